@@ -1,0 +1,19 @@
+//! Credit assignment for reinforcement learning of language models: the engine.
+//!
+//! Data flows one way, and the modules read in that order: [`rollouts`] (a batch
+//! of episodes), [`group`] (what is compared with what), [`credit`] (the
+//! methods), [`spread`] (credit written over tokens). No Python here: the crate
+//! compiles, tests and documents alone.
+
+pub mod column;
+pub mod credit;
+pub mod error;
+pub mod exec;
+pub mod group;
+pub mod options;
+pub mod ragged;
+pub mod returns;
+pub mod rollouts;
+pub mod spread;
+pub mod stats;
+pub mod tokens;
