@@ -1,6 +1,6 @@
 //! Reference cases of the methods whose credit is one number a trajectory.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

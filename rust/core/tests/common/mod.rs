@@ -1,6 +1,6 @@
 //! Reading reference cases (`tests/golden/<folder>/case_*.json`) and comparing with them.
 
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::path::PathBuf;
