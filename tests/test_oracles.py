@@ -183,6 +183,7 @@ def _a2tgpo(case: Case) -> Outputs:
         gamma=hyper["gamma"],
         alpha=hyper["adv_rescale_alpha"],
         mode=hyper["info_gain_norm_mode"],
+        divide_by_std=hyper["norm_adv_by_std_in_grpo"],
         eps=hyper["epsilon"],
     )
     return {"advantages": advantages, "clip_scale": clip_scale}

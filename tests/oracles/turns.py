@@ -42,14 +42,12 @@ class _Turns:
 
 
 def _normalise_ragged(
-    gains: list[list[float]], keys: list[list[Hashable]], eps: float
+    gains: list[list[float]], keys: list[list[Hashable]], scale: str, eps: float
 ) -> list[list[float]]:
-    """A ragged table normalised over equal keys, std = sqrt(biased var + 1e-8)."""
+    """A ragged table normalised over equal keys; a lone value gives 0."""
     flat = [g for row in gains for g in row]
     flat_keys = [k for row in keys for k in row]
-    normed = iter(
-        group_normalise(flat, flat_keys, scale="biased_padded", eps=eps, singleton="zero")
-    )
+    normed = iter(group_normalise(flat, flat_keys, scale=scale, eps=eps, singleton="zero"))
     return [[float(next(normed)) for _ in row] for row in gains]
 
 
@@ -61,6 +59,7 @@ def a2tgpo(
     gamma: float = 1.0,
     alpha: float = 0.3,
     mode: str = "turn-group-v1d",
+    divide_by_std: bool = True,
     eps: float = 1e-6,
 ) -> tuple[Array, Array]:
     """Advantages and clip scale `(N, T)` of A2TGPO; information gains are already in the rewards.
@@ -73,16 +72,15 @@ def a2tgpo(
     """
     rewards, mask = as_floats(token_level_rewards), as_floats(response_mask)
     turns = _Turns(rewards, mask)
+    scale = "biased_padded" if divide_by_std else "none"
     turn_keys: list[list[Hashable]] = [
         [(index[i], j) for j in range(len(row))] for i, row in enumerate(turns.gains)
     ]
-    outcome = group_normalise(
-        turns.outcomes, index, scale="biased_padded", eps=eps, singleton="zero"
-    )
+    outcome = group_normalise(turns.outcomes, index, scale=scale, eps=eps, singleton="zero")
     per_turn: list[list[float]] = []
     clip: list[list[float]] = [[1.0] * (len(row) + 1) for row in turns.gains]
     if mode == "turn-group-v1d":
-        normed = _normalise_ragged(turns.gains, turn_keys, eps)
+        normed = _normalise_ragged(turns.gains, turn_keys, scale, eps)
         for i, row in enumerate(normed):
             sums = discounted_suffix_sums(row, gamma)
             n = len(row)
@@ -90,9 +88,9 @@ def a2tgpo(
             per_turn[i].append(float(outcome[i]))
             clip[i] = [1.0 + 0.3 * (2.0 / (1.0 + np.exp(-g)) - 1.0) for g in row] + [1.0]
     elif mode in ("joint", "separate"):
-        per_turn = _igpo_turn_advantages(turns, index, joint=mode == "joint", gamma=gamma, eps=eps)
+        per_turn = _igpo_turn_advantages(turns, index, mode == "joint", gamma, scale, eps)
     elif mode == "turn-group":
-        per_turn = _turn_group(turns, turn_keys, outcome, gamma, eps)
+        per_turn = _turn_group(turns, turn_keys, outcome, gamma, scale, eps)
     else:
         raise ValueError(f"unknown mode {mode!r}")
     return _spread_turns(per_turn, turns, mask, 0.0), _spread_turns(clip, turns, mask, 1.0)
@@ -116,12 +114,12 @@ def igpo(
     turns = _Turns(rewards, mask)
     turns.gains = [[gain_weight * g for g in row] for row in turns.gains]
     turns.outcomes = [outcome_weight * o for o in turns.outcomes]
-    per_turn = _igpo_turn_advantages(turns, index, joint=mode == "joint", gamma=gamma, eps=eps)
+    per_turn = _igpo_turn_advantages(turns, index, mode == "joint", gamma, "biased_padded", eps)
     return _spread_turns(per_turn, turns, mask, 0.0)
 
 
 def _igpo_turn_advantages(
-    turns: _Turns, index: Keys, *, joint: bool, gamma: float, eps: float
+    turns: _Turns, index: Keys, joint: bool, gamma: float, scale: str, eps: float
 ) -> list[list[float]]:
     """Per row the accumulated advantages of its gain turns and, last, of its outcome."""
     rows = [[*gains, out] for gains, out in zip(turns.gains, turns.outcomes, strict=True)]
@@ -129,21 +127,27 @@ def _igpo_turn_advantages(
     for i, row in enumerate(rows):
         kinds = ["any"] * len(row) if joint else ["gain"] * (len(row) - 1) + ["outcome"]
         keys.append([(index[i], kind) for kind in kinds])
-    normed = _normalise_ragged(rows, keys, eps)
+    normed = _normalise_ragged(rows, keys, scale, eps)
     return [discounted_suffix_sums(row, gamma) for row in normed]
 
 
 def _turn_group(
-    turns: _Turns, turn_keys: list[list[Hashable]], outcome: Array, gamma: float, eps: float
+    turns: _Turns,
+    turn_keys: list[list[Hashable]],
+    outcome: Array,
+    gamma: float,
+    scale: str,
+    eps: float,
 ) -> list[list[float]]:
     """`a_K = s g_K + gamma^2 O`, `a_j = s g_j + gamma a_{j+1}`, normalised per (prompt, turn),
-    plus 1.5 times the normalised outcome; s = batch std of outcomes over batch std of gains."""
-    all_gains = [g for row in turns.gains for g in row]
-    present = [o for o in turns.outcomes if not np.isnan(o)]
-    ratio = 1.0
-    if len(all_gains) > 1 and len(present) > 1:
-        gain_std = max(spread(all_gains, scale="biased", eps=0.0), eps)
-        ratio = max(spread(present, scale="biased", eps=0.0), eps) / gain_std
+    plus 1.5 times the normalised outcome; the answer turn gets the normalised outcome once.
+
+    s is the batch std of outcomes over that of gains, each biased and at least eps, or 1 where
+    there are fewer than two values.
+    """
+    ratio = _batch_std(turns.outcomes, eps) / _batch_std(
+        [g for row in turns.gains for g in row], eps
+    )
     mixed: list[list[float]] = []
     for row, out in zip(turns.gains, turns.outcomes, strict=True):
         running = gamma * out
@@ -152,11 +156,16 @@ def _turn_group(
             running = ratio * g + gamma * running
             accumulated.insert(0, running)
         mixed.append(accumulated)
-    normed = _normalise_ragged(mixed, turn_keys, eps)
+    normed = _normalise_ragged(mixed, turn_keys, scale, eps)
     return [
-        [*(g + 1.5 * out for g in row), 1.5 * out]
+        [*(g + 1.5 * out for g in row), out]
         for row, out in zip(normed, [float(o) for o in outcome], strict=True)
     ]
+
+
+def _batch_std(values: Sequence[float], eps: float) -> float:
+    present = [v for v in values if not np.isnan(v)]
+    return max(spread(present, scale="biased", eps=0.0), eps) if len(present) > 1 else 1.0
 
 
 def _spread_turns(
