@@ -17,3 +17,4 @@ pub mod rollouts;
 pub mod spread;
 pub mod stats;
 pub mod tokens;
+pub mod whiten;

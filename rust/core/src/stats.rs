@@ -326,12 +326,17 @@ impl Moments {
         Self { count, mean: mean + shift, squares: (sum_of_squares - sum * mean).max(0.0) }
     }
 
+    /// Of one value that stands there so many times, e.g. on every token of a row.
+    pub fn repeated(value: f64, count: f64) -> Self {
+        Self { count, mean: value, squares: 0.0 }
+    }
+
     /// Of both parts together (Chan, Golub and LeVeque 1979).
     pub fn merge(self, other: Self) -> Self {
-        let count = self.count + other.count;
-        if count == 0.0 {
-            return self;
+        if self.count == 0.0 {
+            return other;
         }
+        let count = self.count + other.count;
         let gap = other.mean - self.mean;
         let share = other.count / count;
         Self {
