@@ -1,0 +1,22 @@
+//! Python bindings: view arrays, release the GIL, call the core. No logic of its own.
+
+mod batch;
+mod guard;
+mod methods;
+
+use pyo3::prelude::*;
+
+/// The extension module `apportion._core`.
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("__debug_build__", cfg!(debug_assertions))?;
+    module.add_class::<batch::Batch>()?;
+    module.add_function(wrap_pyfunction!(methods::methods, module)?)?;
+    module.add_function(wrap_pyfunction!(methods::credit, module)?)?;
+    module.add_function(wrap_pyfunction!(methods::to_tokens, module)?)?;
+    module.add_function(wrap_pyfunction!(methods::turns, module)?)?;
+    module.add_function(wrap_pyfunction!(methods::lengths, module)?)?;
+    module.add_function(wrap_pyfunction!(methods::partition, module)?)?;
+    Ok(())
+}
