@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
+
 from oracles import a3, matching, outcome, pure, steps, text, token, turns
 from oracles.common import as_floats, masked_whiten
 

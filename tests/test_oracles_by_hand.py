@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from oracles import matching, outcome, pure, token, trainers, turns
 from oracles.common import masked_whiten
 

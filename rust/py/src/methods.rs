@@ -12,6 +12,8 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 use crate::batch::Batch;
 use crate::guard::{raise, to_py};
 
+type IntArray<'py> = Bound<'py, PyArray1<i64>>;
+
 /// A setting from Python.
 fn value(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Value> {
     if given.is_none() {
@@ -159,7 +161,7 @@ pub fn turns<'py>(
     batch: &Batch,
     py: Python<'py>,
     threads: usize,
-) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>)> {
+) -> PyResult<(IntArray<'py>, IntArray<'py>)> {
     let (offsets, spans) = batch.run(py, threads, |rollouts| {
         let turns = rollouts.turns()?;
         let offsets = turns.offsets.iter().map(|&o| o as i64).collect();
@@ -175,7 +177,7 @@ pub fn lengths<'py>(
     batch: &Batch,
     py: Python<'py>,
     threads: usize,
-) -> PyResult<Bound<'py, PyArray1<i64>>> {
+) -> PyResult<IntArray<'py>> {
     let lengths = batch.run(py, threads, |rollouts| rollouts.lengths())?;
     Ok(PyArray1::from_vec(py, lengths.into_iter().map(|n| n as i64).collect()))
 }
@@ -186,7 +188,7 @@ pub fn partition<'py>(
     batch: &Batch,
     py: Python<'py>,
     threads: usize,
-) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>)> {
+) -> PyResult<(IntArray<'py>, IntArray<'py>)> {
     let (groups, trajectories) = batch.run(py, threads, |rollouts| {
         let groups: Vec<i64> = rollouts.groups()?.ids().iter().map(|&id| i64::from(id)).collect();
         let of_turn: Vec<f64> = rollouts.turns()?.trajectories().map(|t| t as f64).collect();

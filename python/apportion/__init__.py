@@ -1,0 +1,47 @@
+"""Credit assignment for reinforcement learning of language models.
+
+Given rollouts and rewards, which tokens, turns and branches earned the outcome?
+
+    rollouts = apportion.Rollouts.from_padded(mask, group_ids=..., outcome_rewards=...)
+    advantages = apportion.credit("grpo", rollouts).to_padded()
+
+Importing this module needs NumPy alone. Whatever needs torch, triton, pyarrow
+or a trainer is imported where it is used.
+"""
+
+from apportion._core import __version__
+from apportion.credit import Credit, credit
+from apportion.errors import (
+    ApportionError,
+    DtypeError,
+    ExtraMissingError,
+    FileFormatError,
+    InputError,
+    InternalError,
+    MissingColumnError,
+    OptionError,
+)
+from apportion.methods import MethodCard, columns, methods
+from apportion.rollouts import Rollouts
+from apportion.threads import get_num_threads, num_threads, set_num_threads
+
+__all__ = [
+    "ApportionError",
+    "Credit",
+    "DtypeError",
+    "ExtraMissingError",
+    "FileFormatError",
+    "InputError",
+    "InternalError",
+    "MethodCard",
+    "MissingColumnError",
+    "OptionError",
+    "Rollouts",
+    "__version__",
+    "columns",
+    "credit",
+    "get_num_threads",
+    "methods",
+    "num_threads",
+    "set_num_threads",
+]

@@ -1,0 +1,37 @@
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+__version__: str
+__debug_build__: bool
+
+_Floats = npt.NDArray[Any]
+_Ints = npt.NDArray[np.int64]
+
+@final
+class Batch:
+    def __new__(
+        cls,
+        *,
+        rows: int,
+        width: int | None,
+        token_offsets: _Ints | None,
+        mask: npt.NDArray[Any] | None,
+        turns: tuple[_Ints, _Ints] | None,
+        trajectory_ids: Any,
+        turn_index: _Ints | None,
+        nan_rewards: str,
+        columns: list[tuple[str, Any]],
+    ) -> Batch: ...
+
+def methods() -> list[dict[str, Any]]: ...
+def credit(
+    batch: Batch, method: str, given: dict[str, Any], like: str | None, threads: int
+) -> dict[str, Any]: ...
+def to_tokens(
+    batch: Batch, level: str, values: _Floats, fill: float, double: bool, threads: int
+) -> _Floats: ...
+def turns(batch: Batch, threads: int) -> tuple[_Ints, _Ints]: ...
+def lengths(batch: Batch, threads: int) -> _Ints: ...
+def partition(batch: Batch, threads: int) -> tuple[_Ints, _Ints]: ...

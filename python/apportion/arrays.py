@@ -1,0 +1,113 @@
+"""Whatever a trainer holds, as NumPy arrays, and back in kind. NumPy only.
+
+torch is never imported here: a tensor is recognised by its module's name, and
+the torch that made it is already in `sys.modules`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apportion.errors import DtypeError, InputError
+
+Array = npt.NDArray[Any]
+
+
+def is_tensor(value: object) -> bool:
+    """Whether `value` is a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """In what form a batch came in, so that results leave in the same one."""
+
+    shape: tuple[int, ...] | None = None
+    device: Any = None  # a torch device; None for NumPy
+
+    def restore(self, flat: Array) -> Any:
+        """`flat` in the shape that came in, as a tensor on its device where it was one."""
+        shaped = flat if self.shape is None else flat.reshape(self.shape)
+        if self.device is None:
+            return shaped
+        return sys.modules["torch"].from_numpy(shaped).to(self.device)
+
+
+def origin_of(value: Any) -> Origin:
+    """Shape and kind of an array or tensor."""
+    return Origin(tuple(value.shape), value.device if is_tensor(value) else None)
+
+
+def to_numpy(name: str, value: Any) -> Array:
+    """`value` as an array in native byte order, without a copy where that is possible.
+
+    Half precision is widened to float32. `None` in a list becomes NaN.
+    """
+    if is_tensor(value):
+        tensor = value.detach()
+        if str(tensor.dtype) in ("torch.bfloat16", "torch.float16"):
+            tensor = tensor.float()
+        if tensor.is_sparse or getattr(tensor, "is_nested", False):
+            raise DtypeError(f"{name}: got a sparse or nested tensor, expected a dense one")
+        return tensor.cpu().numpy()  # type: ignore[no-any-return]
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name}: got rows of different lengths, expected a rectangle") from error
+    if array.dtype == object:
+        array = _numbers_of_objects(name, array)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _numbers_of_objects(name: str, array: Array) -> Array:
+    flat = array.reshape(-1)
+    for index, item in enumerate(flat):
+        if item is not None and not isinstance(item, int | float | np.number):
+            raise DtypeError(f"{name}[{index}]: got {item!r}, expected a number or None")
+    values = [np.nan if item is None else float(item) for item in flat]
+    return np.array(values, dtype=np.float64).reshape(array.shape)
+
+
+def floats(name: str, value: Any) -> Array:
+    """A contiguous float32 or float64 array; integers and booleans are widened to float64."""
+    array = to_numpy(name, value)
+    if array.dtype.kind not in "fiub":
+        raise DtypeError(f"{name}: got an array of {array.dtype}, expected numbers")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    return np.ascontiguousarray(array) if array.ndim else array.reshape(1)
+
+
+def integers(name: str, value: Any) -> Array:
+    """A contiguous 1-D or 2-D int64 array."""
+    array = to_numpy(name, value)
+    if array.size == 0:
+        return np.zeros(array.shape, dtype=np.int64)
+    if array.dtype.kind not in "iu":
+        raise DtypeError(f"{name}: got an array of {array.dtype}, expected integers")
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and int(array.max()) >= 2**63:
+        raise InputError(f"{name}: got {int(array.max())}, expected integers below 2**63")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+_MASK_TYPES = {np.dtype(t) for t in (np.uint8, np.int32, np.int64, np.float32, np.float64)}
+
+
+def mask_array(name: str, value: Any) -> Array:
+    """A contiguous mask in a type that the core reads in place."""
+    array = to_numpy(name, value)
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    elif array.dtype not in _MASK_TYPES:
+        if array.dtype.kind not in "iu":
+            raise DtypeError(f"{name}: got an array of {array.dtype}, expected booleans or 0 and 1")
+        array = array.astype(np.int64)
+    return np.ascontiguousarray(array)

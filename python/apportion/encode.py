@@ -1,0 +1,155 @@
+"""Columns: which there are, and how each kind is handed to the core. NumPy only.
+
+The catalogue comes from the core's methods, so that a new method's columns are
+known here without an edit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from apportion import _core
+from apportion.arrays import Array, floats, is_tensor, to_numpy
+from apportion.errors import DtypeError, InputError
+
+Encoded = Any  # an array, (array, width), list[str], list[bytes] or (list[str], offsets)
+
+
+@functools.cache
+def catalogue() -> dict[str, dict[str, Any]]:
+    """Every column that some method reads, by name."""
+    return {column["name"]: column for card in _core.methods() for column in card["columns"]}
+
+
+def spec(name: str) -> dict[str, Any]:
+    """A column's level, kind and meaning."""
+    try:
+        return catalogue()[name]
+    except KeyError:
+        known = ", ".join(sorted(catalogue()))
+        raise InputError(f"unknown column {name!r}, expected one of {known}") from None
+
+
+def level(name: str) -> str:
+    """`"trajectory"`, `"turn"` or `"token"`."""
+    return str(spec(name)["level"])
+
+
+def encode(name: str, values: Any) -> Encoded:
+    """Flat `values` of a column in the form in which the core reads its kind."""
+    kind = spec(name)["kind"]
+    if kind in ("Float", "Reward", "Flag"):
+        return floats(name, values).reshape(-1)
+    if kind == "RewardMatrix":
+        return _matrix(name, values)
+    if kind == "TextList":
+        return _text_lists(name, values)
+    if kind == "Text":
+        return _texts(name, values)
+    return keys(name, values)
+
+
+def flatten_turns(name: str, values: Any, counts: Array) -> list[Any] | Array:
+    """One value a turn from values nested by trajectory, counted against the turns found."""
+    if not is_tensor(values) and len(values) == len(counts) and _is_nested(name, values):
+        for index, (row, count) in enumerate(zip(values, counts, strict=True)):
+            if len(row) != count:
+                raise InputError(
+                    f"{name}[{index}]: got {len(row)} values, expected {count}, "
+                    "the number of turns of that trajectory"
+                )
+        return [value for row in values for value in row]
+    array = to_numpy(name, values) if is_tensor(values) else values
+    if getattr(array, "ndim", 1) == 2:
+        return flatten_turns(name, list(array), counts)
+    return array
+
+
+def _is_nested(name: str, values: Sequence[Any]) -> bool:
+    """Whether `values` holds one sequence of turns a trajectory."""
+    deep = spec(name)["kind"] == "TextList"
+    for row in values:
+        if isinstance(row, str | bytes) or not hasattr(row, "__len__"):
+            return False
+        if deep and len(row) and (isinstance(row[0], str) or not hasattr(row[0], "__len__")):
+            return False
+        if isinstance(row, np.ndarray) and row.ndim == 0:
+            return False
+    return True
+
+
+def _matrix(name: str, values: Any) -> tuple[Array, int]:
+    array = floats(name, values)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"{name}: got shape {array.shape}, expected (rows, functions)")
+    return array.reshape(-1), int(array.shape[1])
+
+
+def _as_list(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+def _texts(name: str, values: Any) -> list[str]:
+    texts = _as_list(values)
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DtypeError(f"{name}[{index}]: got {text!r}, expected a string")
+    return texts
+
+
+def _text_lists(name: str, values: Any) -> tuple[list[str], list[int]]:
+    items: list[str] = []
+    offsets = [0]
+    for index, row in enumerate(values):
+        if isinstance(row, str) or not hasattr(row, "__iter__"):
+            raise DtypeError(f"{name}[{index}]: got {row!r}, expected a list of strings")
+        items.extend(_texts(f"{name}[{index}]", row))
+        offsets.append(len(items))
+    return items, offsets
+
+
+def keys(name: str, values: Any) -> Encoded:
+    """Ids of any kind: int64 as an array, strings as they are, all else as tagged bytes."""
+    if is_tensor(values) or isinstance(values, np.ndarray):
+        array = to_numpy(name, values) if is_tensor(values) else values
+        if array.ndim == 1 and array.dtype.kind in "iub" and not _beyond_int64(array):
+            return np.ascontiguousarray(array, dtype=np.int64)
+        values = list(array) if array.ndim > 1 else array.tolist()
+    values = list(values)
+    if all(type(value) is str for value in values):
+        return values
+    if all(type(value) is int and -(2**63) <= value < 2**63 for value in values):
+        return np.array(values, dtype=np.int64)
+    return [_tagged(name, index, value) for index, value in enumerate(values)]
+
+
+def _beyond_int64(array: Array) -> bool:
+    return bool(array.dtype == np.uint64 and array.size and array.max() >= 2**63)
+
+
+def _tagged(name: str, index: int, value: Any) -> bytes:
+    """An id as bytes; ids of different types never collide."""
+    if isinstance(value, str):
+        return b"s" + value.encode("utf-8", "surrogatepass")
+    if isinstance(value, bytes):
+        return b"b" + value
+    if isinstance(value, bool | int | np.integer | np.bool_):
+        return b"i" + str(int(value)).encode()
+    if isinstance(value, tuple | list):
+        parts = [_tagged(name, index, part) for part in value]
+        return b"t" + b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    if is_tensor(value):
+        value = to_numpy(name, value)
+    if isinstance(value, np.ndarray):
+        header = f"a{value.dtype.str}{value.shape}".encode()
+        return header + np.ascontiguousarray(value).tobytes()
+    if hasattr(value, "hex") and hasattr(value, "bytes"):  # uuid.UUID
+        return b"u" + bytes(value.bytes)
+    raise DtypeError(
+        f"{name}[{index}]: got {value!r}, expected a string, bytes, an integer, "
+        "an array, or a tuple of these"
+    )

@@ -1,0 +1,296 @@
+"""Rollouts: a batch of sampled episodes in the forms in which trainers hold them.
+
+Depends on `arrays`, `columns` and the core. Nothing is copied that the core can
+read in place; what is validated here is what only Python knows (types, nesting),
+all else is checked by the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from apportion import _core, encode
+from apportion.arrays import Array, Origin, floats, integers, mask_array, origin_of
+from apportion.errors import InputError
+from apportion.threads import get_num_threads
+
+NAN_POLICIES = ("mask", "raise", "zero")
+NO_ORIGIN = Origin()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where rows, turns and trajectories are in the flat token arrays."""
+
+    rows: int
+    width: int | None = None  # tokens in a row where all rows have the same
+    token_offsets: Array | None = None  # else (rows + 1,) int64
+    mask: Array | None = None  # flat; None: every token is trained
+    turns: tuple[Array, Array] | None = None  # offsets (rows + 1,), flat start-end pairs
+    trajectory_ids: Any = None  # step rows: encoded ids, one a row
+    turn_index: Array | None = None  # step rows: order within a trajectory
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, masked ones and padding included."""
+        if self.token_offsets is not None:
+            return int(self.token_offsets[-1])
+        return self.rows * (self.width or 0)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """A batch of trajectories with named columns, each with a level.
+
+    Build one with `from_padded`, `from_ragged` or `from_lists`, or read one
+    with `apportion.read_rollouts`.
+    """
+
+    layout: Layout
+    columns: Mapping[str, Any] = field(repr=False)
+    origin: Origin = NO_ORIGIN
+    nan_rewards: str = "mask"
+    turn_texts: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_padded(
+        cls,
+        mask: Any,
+        *,
+        group_ids: Any = None,
+        group_size: int | None = None,
+        trajectory_ids: Any = None,
+        turn_index: Any = None,
+        turn_spans: Sequence[Sequence[Sequence[int]]] | None = None,
+        nan_rewards: str = "mask",
+        **values: Any,
+    ) -> Rollouts:
+        """A batch as trainers hold it: padded `(N, T)` arrays, NumPy or torch.
+
+        Args:
+            mask: `(N, T)`, 1 for tokens that are trained; tool output and padding 0.
+            group_ids: `(N,)` ids of any kind; rows with equal ids are compared.
+            group_size: instead of ids: every so many consecutive rows are a group.
+            trajectory_ids: `(N,)`. Given when a row is one *turn*: rows with equal
+                ids are one trajectory. All columns then have one value a row.
+            turn_index: `(N,)` integers, the turns' order where rows are not in it.
+            turn_spans: `turn_spans[i]` lists `(start, end)` of row `i`'s turns. By
+                default a turn is a maximal run of 1 in the mask.
+            nan_rewards: `"mask"` (a NaN reward is absent), `"raise"` or `"zero"`.
+            **values: further columns by name, `apportion.columns()` lists them: per
+                trajectory `(N,)`; per turn nested by trajectory, `values[i][k]`; per
+                token `(N, T)`.
+
+        Raises:
+            InputError: a shape, length or name that does not fit.
+            DtypeError: an array or object of the wrong type.
+        """
+        origin = origin_of(mask) if hasattr(mask, "shape") else Origin(np.asarray(mask).shape)
+        flat = mask_array("mask", mask)
+        if flat.ndim != 2:
+            raise InputError(f"mask: got shape {flat.shape}, expected (rows, tokens)")
+        rows, width = flat.shape
+        layout = Layout(
+            rows=rows,
+            width=width,
+            mask=flat.reshape(-1),
+            turns=_turn_spans(turn_spans, np.arange(rows + 1, dtype=np.int64) * width),
+            **_step_rows(trajectory_ids, turn_index),
+        )
+        given = _with_groups(values, group_ids, group_size, rows)
+        for name, value in given.items():
+            _check_padded(name, value, (rows, width))
+        return cls._build(layout, given, origin, nan_rewards)
+
+    @classmethod
+    def from_ragged(
+        cls,
+        token_offsets: Any,
+        *,
+        mask: Any = None,
+        group_ids: Any = None,
+        group_size: int | None = None,
+        trajectory_ids: Any = None,
+        turn_index: Any = None,
+        turn_spans: Sequence[Sequence[Sequence[int]]] | None = None,
+        nan_rewards: str = "mask",
+        **values: Any,
+    ) -> Rollouts:
+        """A batch without padding: flat arrays and `(N + 1,)` int64 `token_offsets`.
+
+        Row `i` holds the flat tokens `token_offsets[i]` to `token_offsets[i + 1]`.
+        Token columns and `mask` (default: all ones) are flat; everything else is as
+        in `from_padded`.
+        """
+        offsets = integers("token_offsets", token_offsets)
+        if offsets.ndim != 1 or len(offsets) == 0:
+            raise InputError(f"token_offsets: got shape {offsets.shape}, expected (rows + 1,)")
+        rows = len(offsets) - 1
+        flat = None if mask is None else mask_array("mask", mask)
+        if flat is not None and flat.ndim != 1:
+            raise InputError(f"mask: got shape {flat.shape}, expected (tokens,)")
+        layout = Layout(
+            rows=rows,
+            token_offsets=offsets,
+            mask=flat,
+            turns=_turn_spans(turn_spans, offsets),
+            **_step_rows(trajectory_ids, turn_index),
+        )
+        given = _with_groups(values, group_ids, group_size, rows)
+        origin = origin_of(mask) if mask is not None and hasattr(mask, "device") else Origin()
+        return cls._build(layout, given, Origin(None, origin.device), nan_rewards)
+
+    @classmethod
+    def from_lists(
+        cls, trajectories: Iterable[Mapping[str, Any]], *, nan_rewards: str = "mask"
+    ) -> Rollouts:
+        """Trajectories as agents hold them: dictionaries in the JSONL schema.
+
+        Each has `group`, `outcome` and `turns`; a turn has `text` or `tokens`, and
+        may have `observation`, `anchor` (default: the observation), `log_probs`,
+        `reward`. Further keys that are columns of a method are read as such.
+        """
+        from apportion.records import columns_of_records
+
+        layout, given, turn_texts = columns_of_records(list(trajectories))
+        return cls._build(layout, given, NO_ORIGIN, nan_rewards, turn_texts)
+
+    @classmethod
+    def _build(
+        cls,
+        layout: Layout,
+        given: Mapping[str, Any],
+        origin: Origin = NO_ORIGIN,
+        nan_rewards: str = "mask",
+        turn_texts: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Rollouts:
+        if nan_rewards not in NAN_POLICIES:
+            raise InputError(f"nan_rewards: got {nan_rewards!r}, expected one of {NAN_POLICIES}")
+        encoded: dict[str, Any] = {}
+        late = {}
+        for name, value in given.items():
+            if value is None:
+                continue
+            if encode.level(name) == "turn" and layout.trajectory_ids is None:
+                late[name] = value
+            else:
+                encoded[name] = encode.encode(name, value)
+        bare = cls(layout, encoded, origin, nan_rewards, turn_texts)
+        if not late:
+            return bare
+        counts = np.diff(bare.turns[0])
+        for name, value in late.items():
+            encoded[name] = encode.encode(name, encode.flatten_turns(name, value, counts))
+        return cls(layout, encoded, origin, nan_rewards, turn_texts)
+
+    def with_columns(self, **values: Any) -> Rollouts:
+        """The same batch with further or replaced columns; see `from_padded`."""
+        added = type(self)._build(self.layout, values, self.origin, self.nan_rewards)
+        return type(self)(
+            self.layout,
+            {**self.columns, **added.columns},
+            self.origin,
+            self.nan_rewards,
+            self.turn_texts,
+        )
+
+    @cached_property
+    def _batch(self) -> _core.Batch:
+        layout = self.layout
+        return _core.Batch(
+            rows=layout.rows,
+            width=layout.width,
+            token_offsets=layout.token_offsets,
+            mask=layout.mask,
+            turns=layout.turns,
+            trajectory_ids=layout.trajectory_ids,
+            turn_index=layout.turn_index,
+            nan_rewards=self.nan_rewards,
+            columns=list(self.columns.items()),
+        )
+
+    @cached_property
+    def turns(self) -> tuple[Array, Array]:
+        """Turns as `(offsets, spans)`: `(trajectories + 1,)` and `(turns, 2)` flat positions."""
+        offsets, spans = _core.turns(self._batch, get_num_threads())
+        return offsets, spans.reshape(-1, 2)
+
+    @property
+    def num_turns(self) -> int:
+        """Number of turns."""
+        return len(self.turns[1])
+
+    @property
+    def num_trajectories(self) -> int:
+        """Number of trajectories."""
+        if self.layout.trajectory_ids is None:
+            return self.layout.rows
+        return len(self.turns[0]) - 1
+
+    @cached_property
+    def lengths(self) -> Array:
+        """Trained tokens of each trajectory, `(trajectories,)`."""
+        return _core.lengths(self._batch, get_num_threads())
+
+    @cached_property
+    def groups(self) -> Array:
+        """Dense group number of each trajectory, `(trajectories,)`, by first appearance."""
+        return _core.partition(self._batch, get_num_threads())[0]
+
+    def __len__(self) -> int:
+        """Number of trajectories."""
+        return self.num_trajectories
+
+
+def _step_rows(trajectory_ids: Any, turn_index: Any) -> dict[str, Any]:
+    if trajectory_ids is None:
+        if turn_index is not None:
+            raise InputError("turn_index: given without trajectory_ids, which it would order")
+        return {}
+    index = None if turn_index is None else integers("turn_index", turn_index)
+    return {"trajectory_ids": encode.keys("trajectory_ids", trajectory_ids), "turn_index": index}
+
+
+def _with_groups(
+    values: Mapping[str, Any], group_ids: Any, group_size: int | None, rows: int
+) -> dict[str, Any]:
+    if group_size is None:
+        return {**values, "group_ids": group_ids}
+    if group_ids is not None:
+        raise InputError("group_size: given together with group_ids, expected one of them")
+    if group_size < 1 or rows % group_size:
+        raise InputError(f"group_size: got {group_size}, expected a divisor of {rows} rows")
+    return {**values, "group_ids": np.arange(rows) // group_size}
+
+
+def _check_padded(name: str, value: Any, shape: tuple[int, int]) -> None:
+    if value is None or encode.level(name) != "token":
+        return
+    got = tuple(value.shape) if hasattr(value, "shape") else floats(name, value).shape
+    if got != shape:
+        raise InputError(f"{name}: got shape {got}, expected {shape}, that of the mask")
+
+
+def _turn_spans(
+    spans: Sequence[Sequence[Sequence[int]]] | None, starts: Array
+) -> tuple[Array, Array] | None:
+    """Row-relative spans as offsets and flat positions."""
+    if spans is None:
+        return None
+    if len(spans) != len(starts) - 1:
+        raise InputError(f"turn_spans: got {len(spans)} rows, expected {len(starts) - 1}")
+    counts = [len(row) for row in spans]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    flat = np.zeros((int(offsets[-1]), 2), dtype=np.int64)
+    for row, (pairs, start) in enumerate(zip(spans, starts[:-1], strict=True)):
+        if len(pairs):
+            own = integers(f"turn_spans[{row}]", pairs)
+            if own.ndim != 2 or own.shape[1] != 2:
+                raise InputError(f"turn_spans[{row}]: got shape {own.shape}, expected (turns, 2)")
+            flat[offsets[row] : offsets[row + 1]] = own + start
+    return offsets, flat.reshape(-1)
