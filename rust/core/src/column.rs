@@ -85,18 +85,18 @@ pub struct ColumnSpec {
     pub kind: Kind,
     /// One sentence: meaning and unit.
     pub doc: &'static str,
-    /// The column from which it is computed where it is missing.
-    pub derived_from: Option<&'static str>,
+    /// Columns from the first present of which it is computed where it is missing.
+    pub derived_from: &'static [&'static str],
 }
 
 impl ColumnSpec {
     /// A column that is never computed from another.
     pub const fn new(name: &'static str, level: Level, kind: Kind, doc: &'static str) -> Self {
-        Self { name, level, kind, doc, derived_from: None }
+        Self { name, level, kind, doc, derived_from: &[] }
     }
 
-    const fn or(self, derived_from: &'static str) -> Self {
-        Self { derived_from: Some(derived_from), ..self }
+    const fn or(self, derived_from: &'static [&'static str]) -> Self {
+        Self { derived_from, ..self }
     }
 }
 
@@ -112,9 +112,18 @@ pub const OUTCOME_REWARDS: ColumnSpec = ColumnSpec::new(
     "outcome_rewards",
     Level::Trajectory,
     Kind::Reward,
-    "Terminal score of a trajectory. Computed as the sum of token_rewards where missing.",
+    "Terminal score of a trajectory. Where missing, the sum over a row of reward_matrix, or \
+     of token_rewards.",
 )
-.or("token_rewards");
+.or(&["reward_matrix", "token_rewards"]);
+/// Scores by several reward functions.
+pub const REWARD_MATRIX: ColumnSpec = ColumnSpec::new(
+    "reward_matrix",
+    Level::Trajectory,
+    Kind::RewardMatrix,
+    "Scores of a trajectory by each reward function, one column a function; NaN where a \
+     function does not apply.",
+);
 /// Score of each turn.
 pub const TURN_REWARDS: ColumnSpec = ColumnSpec::new(
     "turn_rewards",
@@ -122,7 +131,7 @@ pub const TURN_REWARDS: ColumnSpec = ColumnSpec::new(
     Kind::Reward,
     "Score of a turn. Computed as the sum of token_rewards over the turn where missing.",
 )
-.or("token_rewards");
+.or(&["token_rewards"]);
 /// Score of each token.
 pub const TOKEN_REWARDS: ColumnSpec =
     ColumnSpec::new("token_rewards", Level::Token, Kind::Reward, "Score of a token.");

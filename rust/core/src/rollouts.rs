@@ -5,7 +5,8 @@
 //! rows*: a row is one turn, and rows with equal trajectory ids belong together.
 //! Methods see trajectories, turns and tokens and need not know which it is.
 //! Whatever a caller hands over is checked here, once.
-//! May depend on `column`, `ragged`, `group`, `tokens`, `exec` and `error`.
+//! May depend on `column`, `ragged`, `reward_matrix`, `group`, `stats`, `tokens`, `exec` and
+//! `error`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,13 +14,15 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::column::{
-    Column, ColumnSpec, Floats, GROUP_IDS, Keys, Kind, Level, Mask, OUTCOME_REWARDS, TOKEN_REWARDS,
-    TURN_REWARDS,
+    Column, ColumnSpec, Floats, GROUP_IDS, Keys, Kind, Level, Mask, OUTCOME_REWARDS, REWARD_MATRIX,
+    TOKEN_REWARDS, TURN_REWARDS,
 };
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::group::Groups;
 use crate::ragged::Offsets;
+use crate::reward_matrix::RewardMatrix;
+use crate::stats::{Counts, Normaliser, Weighting, Weights};
 use crate::tokens::runs;
 
 /// Tokens handed to a thread at a time.
@@ -335,13 +338,67 @@ impl<'a> Rollouts<'a> {
         }
     }
 
-    /// Score of each trajectory: `outcome_rewards`, else the sum of its `token_rewards`.
+    /// Score of each trajectory: `outcome_rewards`, else the sum of its row of
+    /// `reward_matrix`, else of its `token_rewards`.
     pub fn outcomes(&self) -> Result<Vec<f64>> {
         let by_row = self.row_outcomes()?;
         Ok(match &self.steps {
             None => by_row,
             Some(_) => self.last_rows().iter().map(|&row| by_row[row]).collect(),
         })
+    }
+
+    /// As [`outcomes`](Self::outcomes); with weights given, the weighted sum over the reward
+    /// functions of `reward_matrix`.
+    pub fn weighted_outcomes(&self, weights: &[f64]) -> Result<Vec<f64>> {
+        if weights.is_empty() {
+            return self.outcomes();
+        }
+        let matrix = self.reward_matrix()?;
+        Ok(matrix.sums(&matrix.weights(weights)?))
+    }
+
+    /// Scores of each trajectory by each reward function, infinity refused.
+    pub fn reward_matrix(&self) -> Result<RewardMatrix> {
+        let by_row = self.row_matrix()?;
+        Ok(if self.is_step_rows() { by_row.pick(&self.last_rows()) } else { by_row })
+    }
+
+    fn row_matrix(&self) -> Result<RewardMatrix> {
+        let (values, width) = match self.column(&REWARD_MATRIX)? {
+            Column::Matrix { values, width } => (values.to_vec(), *width),
+            Column::Floats(values) => (values.to_vec(), 1),
+            other => return Err(wrong_kind(&REWARD_MATRIX, other)),
+        };
+        let read = |(i, value)| self.reward(&REWARD_MATRIX, i, value);
+        let values = values.into_iter().enumerate().map(read).collect::<Result<_>>()?;
+        Ok(RewardMatrix { values, width })
+    }
+
+    /// Normalises one value a trajectory within its group.
+    pub fn normalise(
+        &self,
+        rule: &Normaliser,
+        values: &[f64],
+        weighting: Weighting,
+    ) -> Result<(Vec<f64>, Counts)> {
+        let groups = self.groups()?;
+        Ok(match (weighting, &self.steps) {
+            (Weighting::Token, _) => {
+                let lengths = self.token_counts()?;
+                rule.apply(values, groups, Weights::Lengths(&lengths))
+            }
+            (Weighting::Row, Some(s)) => {
+                let rows: Vec<f64> = s.offsets.windows(2).map(|w| (w[1] - w[0]) as f64).collect();
+                rule.apply(values, groups, Weights::Counts(&rows))
+            }
+            _ => rule.apply(values, groups, Weights::Equal),
+        })
+    }
+
+    /// Trained tokens of each trajectory, as numbers to calculate with.
+    pub fn token_counts(&self) -> Result<Vec<f64>> {
+        Ok(self.lengths()?.into_iter().map(|n| n as f64).collect())
     }
 
     /// Score of the row that holds each turn (step rows), else of its trajectory.
@@ -354,6 +411,10 @@ impl<'a> Rollouts<'a> {
     }
 
     fn row_outcomes(&self) -> Result<Vec<f64>> {
+        if !self.has(&OUTCOME_REWARDS) && self.has(&REWARD_MATRIX) {
+            let matrix = self.row_matrix()?;
+            return Ok(matrix.sums(&matrix.weights(&[])?));
+        }
         if self.has(&OUTCOME_REWARDS) || !self.has(&TOKEN_REWARDS) {
             return self.rewards(&OUTCOME_REWARDS);
         }

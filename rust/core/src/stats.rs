@@ -32,6 +32,8 @@ choice! {
         Std = "std",
         /// By the standard deviation of the other members.
         LeaveOneOutStd = "leave_one_out_std",
+        /// By the standard deviation of all values of the batch.
+        Batch = "batch",
         /// By 1.4826 times the median absolute deviation from the median.
         Mad = "mad",
     }
@@ -54,6 +56,18 @@ choice! {
         Zero = "zero",
         /// The centred value, divided by nothing.
         Undivided = "undivided",
+    }
+}
+
+choice! {
+    /// What counts once in a statistic.
+    Weighting {
+        /// Each trajectory.
+        Trajectory = "trajectory",
+        /// Each row of tokens: a trajectory of three step rows counts three times.
+        Row = "row",
+        /// Each trained token: long trajectories weigh more, and count once as members.
+        Token = "token",
     }
 }
 
@@ -136,7 +150,8 @@ pub struct Counts {
 impl Normaliser {
     /// Normalises `values` within `groups`. NaN means absent: it enters no
     /// statistic and its result is 0. Equal values give exactly 0, which a
-    /// rounded mean over a small epsilon would not.
+    /// rounded mean over a small epsilon would not. A group whose members all weigh
+    /// nothing gives 0.
     pub fn apply(
         &self,
         values: &[f64],
@@ -146,6 +161,7 @@ impl Normaliser {
         let mut out = vec![0.0; values.len()];
         let mut counts = Counts::default();
         let mut present = Vec::new();
+        let batch = (self.scale == Scale::Batch).then(|| self.batch_scale(values, weights));
         for members in groups.iter() {
             present.clear();
             present.extend(members.iter().copied().filter(|&i| !values[i].is_nan()));
@@ -155,6 +171,9 @@ impl Normaliser {
             }
             counts.groups += 1;
             let sample = Sample { values, weights, members: &present };
+            if sample.weight() == 0.0 {
+                continue;
+            }
             if sample.is_single() {
                 counts.singletons += 1;
                 if self.singleton == Singleton::Raw {
@@ -169,27 +188,38 @@ impl Normaliser {
                     continue;
                 }
             }
-            self.group(&sample, &mut out);
+            self.group(&sample, batch, &mut out);
         }
         (out, counts)
     }
 
-    fn group(&self, sample: &Sample<'_>, out: &mut [f64]) {
-        let shared = self.centre_of(sample, None);
-        let shared_scale = self.scale_of(sample, None);
-        for &i in sample.members {
-            let centre = if self.centre == Centre::LeaveOneOut {
-                self.centre_of(sample, Some(i))
-            } else {
-                shared
+    fn group(&self, sample: &Sample<'_>, batch: Option<f64>, out: &mut [f64]) {
+        let centre = self.centre_of(sample);
+        let scale = batch.or_else(|| self.scale_of(sample));
+        let leaves_out = self.centre == Centre::LeaveOneOut || self.scale == Scale::LeaveOneOutStd;
+        let others = if leaves_out { sample.others() } else { Vec::new() };
+        for (place, &i) in sample.members.iter().enumerate() {
+            let centre = match self.centre {
+                Centre::LeaveOneOut => others[place].mean,
+                _ => centre,
             };
-            let scale = if self.scale == Scale::LeaveOneOutStd {
-                self.scale_of(sample, Some(i))
-            } else {
-                shared_scale
+            let scale = match self.scale {
+                Scale::LeaveOneOutStd => {
+                    Some(self.root(sample.others_variance(&others[place], self.ddof)))
+                }
+                _ => scale,
             };
             out[i] = self.divide(sample.values[i] - centre, scale);
         }
+    }
+
+    fn batch_scale(&self, values: &[f64], weights: Weights<'_>) -> f64 {
+        let members: Vec<usize> = (0..values.len()).filter(|&i| !values[i].is_nan()).collect();
+        self.root(Sample { values, weights, members: &members }.variance(self.ddof))
+    }
+
+    fn root(&self, variance: f64) -> f64 {
+        (variance.max(self.var_floor) + self.var_eps).sqrt()
     }
 
     fn divide(&self, centred: f64, scale: Option<f64>) -> f64 {
@@ -204,21 +234,20 @@ impl Normaliser {
         }
     }
 
-    fn centre_of(&self, sample: &Sample<'_>, without: Option<usize>) -> f64 {
+    fn centre_of(&self, sample: &Sample<'_>) -> f64 {
         match self.centre {
-            Centre::Nothing => 0.0,
-            Centre::Mean | Centre::LeaveOneOut => sample.mean(without),
+            Centre::Nothing | Centre::LeaveOneOut => 0.0,
+            Centre::Mean => sample.mean(),
             Centre::Median => sample.median(),
             Centre::LowerMedian => sample.lower_median(),
         }
     }
 
     /// `None`: do not divide.
-    fn scale_of(&self, sample: &Sample<'_>, without: Option<usize>) -> Option<f64> {
-        let root = |var: f64| (var.max(self.var_floor) + self.var_eps).sqrt();
+    fn scale_of(&self, sample: &Sample<'_>) -> Option<f64> {
         match self.scale {
-            Scale::Nothing => None,
-            Scale::Std | Scale::LeaveOneOutStd => Some(root(sample.variance(self.ddof, without))),
+            Scale::Nothing | Scale::LeaveOneOutStd | Scale::Batch => None,
+            Scale::Std => Some(self.root(sample.variance(self.ddof))),
             Scale::Mad => Some(1.4826 * sample.mad(self.centre)),
         }
     }
@@ -232,11 +261,13 @@ struct Sample<'a> {
 }
 
 impl Sample<'_> {
+    fn weight(&self) -> f64 {
+        self.members.iter().map(|&i| self.weights.of(i)).sum()
+    }
+
     fn is_single(&self) -> bool {
         match self.weights {
-            Weights::Counts(_) => {
-                self.members.iter().map(|&i| self.weights.of(i)).sum::<f64>() <= 1.0
-            }
+            Weights::Counts(_) => self.weight() <= 1.0,
             _ => self.members.len() == 1,
         }
     }
@@ -246,32 +277,63 @@ impl Sample<'_> {
         self.members.iter().all(|&i| self.values[i] == first)
     }
 
-    /// `(weight, value)` of the members, without one of them where asked.
-    fn pairs(&self, without: Option<usize>) -> impl Iterator<Item = (f64, f64)> + '_ {
-        let kept = move |&&i: &&usize| Some(i) != without;
-        self.members.iter().filter(kept).map(|&i| (self.weights.of(i), self.values[i]))
+    /// `(weight, value)` of the members.
+    fn pairs(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.members.iter().map(|&i| (self.weights.of(i), self.values[i]))
     }
 
     /// Weighted mean; 0 where all weights are 0.
-    fn mean(&self, without: Option<usize>) -> f64 {
-        let (weight, sum) =
-            self.pairs(without).fold((0.0, 0.0), |(n, s), (w, x)| (n + w, s + w * x));
+    fn mean(&self) -> f64 {
+        let (weight, sum) = self.pairs().fold((0.0, 0.0), |(n, s), (w, x)| (n + w, s + w * x));
         if weight > 0.0 { sum / weight } else { 0.0 }
     }
 
     /// Two passes, so that a common offset costs no digits. 0 where too few are left.
-    fn variance(&self, ddof: f64, without: Option<usize>) -> f64 {
-        let mean = self.mean(without);
-        let (weight, squares) = self
-            .pairs(without)
+    fn variance(&self, ddof: f64) -> f64 {
+        let mean = self.mean();
+        let (count, squares) = self
+            .pairs()
             .fold((0.0, 0.0), |(n, s), (w, x)| (n + w, s + w * (x - mean) * (x - mean)));
+        self.unbiased(&Moments { count, mean, squares }, self.members.len(), ddof)
+    }
+
+    /// Moments of the others of each member, in the members' order. Put together
+    /// from those before and those after, because taking one value out of a sum
+    /// of squares loses digits when that value is the large one.
+    fn others(&self) -> Vec<Moments> {
+        let single = |i: usize, count: f64| Moments::repeated(self.values[i], count);
+        let whole = |i: usize| single(i, self.weights.of(i));
+        let mut after = vec![Moments::default(); self.members.len() + 1];
+        for (place, &i) in self.members.iter().enumerate().rev() {
+            after[place] = whole(i).merge(after[place + 1]);
+        }
+        let mut before = Moments::default();
+        let mut others = Vec::with_capacity(self.members.len());
+        for (place, &i) in self.members.iter().enumerate() {
+            let rest = before.merge(after[place + 1]);
+            // A value that stands there three times has two of its own among the others.
+            others.push(match self.weights {
+                Weights::Counts(count) => rest.merge(single(i, (count[i] - 1.0).max(0.0))),
+                _ => rest,
+            });
+            before = before.merge(whole(i));
+        }
+        others
+    }
+
+    fn others_variance(&self, others: &Moments, ddof: f64) -> f64 {
+        self.unbiased(others, self.members.len() - 1, ddof)
+    }
+
+    /// Variance of `members` values, in which lengths are no degrees of freedom.
+    fn unbiased(&self, moments: &Moments, members: usize, ddof: f64) -> f64 {
+        let n = members as f64;
         match self.weights {
-            Weights::Lengths(_) if weight > 0.0 => {
-                let n = (self.members.len() - usize::from(without.is_some())) as f64;
-                if n > ddof { squares / weight * n / (n - ddof) } else { 0.0 }
+            Weights::Lengths(_) if moments.count > 0.0 && n > ddof => {
+                moments.squares / moments.count * n / (n - ddof)
             }
-            _ if weight > ddof => squares / (weight - ddof),
-            _ => 0.0,
+            Weights::Lengths(_) => 0.0,
+            _ => moments.variance(ddof),
         }
     }
 
@@ -329,6 +391,11 @@ impl Moments {
     /// Of one value that stands there so many times, e.g. on every token of a row.
     pub fn repeated(value: f64, count: f64) -> Self {
         Self { count, mean: value, squares: 0.0 }
+    }
+
+    /// Of a few values, one by one; equal values have exactly no squares.
+    pub fn of(values: impl Iterator<Item = f64>) -> Self {
+        values.fold(Self::default(), |all, x| all.merge(Self::repeated(x, 1.0)))
     }
 
     /// Of both parts together (Chan, Golub and LeVeque 1979).

@@ -124,7 +124,7 @@ impl Method {
         merged.extend(settings.iter().cloned());
         for spec in self.card.needs {
             let there = |name: &str| rollouts.present().iter().any(|have| have == name);
-            if !there(spec.name) && !spec.derived_from.is_some_and(there) {
+            if !there(spec.name) && !spec.derived_from.iter().any(|name| there(name)) {
                 return Err(Error::MissingColumn {
                     method: self.card.name,
                     column: spec.name,
@@ -312,4 +312,9 @@ macro_rules! methods {
 
 methods! {
     grpo,
+    grpo_passk,
+    rloo,
+    opo,
+    gpg,
+    maxrl,
 }

@@ -95,9 +95,14 @@ impl Case {
 
     /// Compares an output field; NaN equals NaN.
     pub fn check(&self, field: &str, got: &[f64]) {
+        self.check_within(field, got, self.rtol());
+    }
+
+    /// As [`check`](Self::check), at a relative tolerance of the caller's.
+    pub fn check_within(&self, field: &str, got: &[f64], rtol: f64) {
         let want = flatten(self.output(field));
         assert_eq!(got.len(), want.len(), "{}: length of {field}", self.name);
-        let (rtol, atol) = (self.rtol(), self.rtol() / 10.0);
+        let atol = rtol / 10.0;
         for (i, (&g, &w)) in got.iter().zip(&want).enumerate() {
             let close =
                 g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= atol + rtol * w.abs();
@@ -139,7 +144,13 @@ impl Batch {
             rollouts = rollouts.with("group_ids", Column::Keys(keys));
         }
         for (name, values) in &self.columns {
-            rollouts = rollouts.with(name, Column::Floats(Floats::F64((&values[..]).into())));
+            let floats = Floats::F64((&values[..]).into());
+            let column = if *name == "reward_matrix" {
+                Column::Matrix { values: floats, width: values.len() / self.rows }
+            } else {
+                Column::Floats(floats)
+            };
+            rollouts = rollouts.with(name, column);
         }
         let settings: Settings =
             settings.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
