@@ -9,6 +9,7 @@ pub mod column;
 pub mod credit;
 pub mod error;
 pub mod exec;
+pub mod gains;
 pub mod group;
 pub mod options;
 pub mod ragged;

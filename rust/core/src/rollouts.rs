@@ -67,6 +67,8 @@ struct Steps {
     rows: Vec<usize>,
     /// Trajectory to its place in `rows`.
     offsets: Vec<usize>,
+    /// `turn_index` of each turn, where it was given.
+    numbers: Option<Vec<i64>>,
 }
 
 /// A batch. Borrowed columns, each with a level; see the module's text.
@@ -165,7 +167,8 @@ impl<'a> Rollouts<'a> {
         }
         let spans = order.iter().map(|&row| self.rows.range(row)).collect();
         let turns = OnceLock::from(Turns { offsets: offsets.clone(), spans });
-        Ok(Self { steps: Some(Steps { rows: order, offsets }), turns, ..self })
+        let numbers = turn_index.map(|index| order.iter().map(|&row| index[row]).collect());
+        Ok(Self { steps: Some(Steps { rows: order, offsets, numbers }), turns, ..self })
     }
 
     /// Adds a column. Its length is checked when a method reads it.
@@ -278,6 +281,16 @@ impl<'a> Rollouts<'a> {
         Ok(self.turns.get_or_init(|| Turns { offsets, spans }))
     }
 
+    /// Number of each turn within its trajectory: `turn_index` where it was given, else
+    /// 0, 1, 2 and so on.
+    pub fn turn_numbers(&self) -> Result<Vec<i64>> {
+        if let Some(numbers) = self.steps.as_ref().and_then(|s| s.numbers.clone()) {
+            return Ok(numbers);
+        }
+        let turns = self.turns()?;
+        Ok((0..self.trajectories()).flat_map(|t| 0..turns.of(t).len() as i64).collect())
+    }
+
     /// Trained tokens of each trajectory.
     pub fn lengths(&self) -> Result<Vec<usize>> {
         let by_row: Vec<usize> = self
@@ -327,6 +340,22 @@ impl<'a> Rollouts<'a> {
     pub fn turn_keys(&self, spec: &ColumnSpec) -> Result<Keys<'a>> {
         let keys = self.keys(spec)?;
         Ok(self.turn_places().map_or_else(|| keys.clone(), |places| keys.pick(places)))
+    }
+
+    /// Strings of a column, in the column's own order.
+    pub fn texts(&self, spec: &ColumnSpec) -> Result<&[&'a str]> {
+        match self.column(spec)? {
+            Column::Keys(Keys::Texts(texts)) => Ok(texts),
+            other => Err(wrong_kind(spec, other)),
+        }
+    }
+
+    /// Lists of strings, in the column's own order: all strings, and where each list starts.
+    pub fn lists(&self, spec: &ColumnSpec) -> Result<(&[&'a str], &[i64])> {
+        match self.column(spec)? {
+            Column::Lists { items, offsets } => Ok((items, offsets)),
+            other => Err(wrong_kind(spec, other)),
+        }
     }
 
     /// Numbers of a column, in the column's own order. Rewards may hold NaN; whatever
@@ -467,7 +496,8 @@ impl<'a> Rollouts<'a> {
         values.into_iter().enumerate().map(|(i, value)| self.reward(spec, i, value)).collect()
     }
 
-    fn reward(&self, spec: &ColumnSpec, index: usize, value: f64) -> Result<f64> {
+    /// One reward of a column, NaN treated as asked, infinity refused.
+    pub fn reward(&self, spec: &ColumnSpec, index: usize, value: f64) -> Result<f64> {
         if value.is_finite() {
             return Ok(value);
         }

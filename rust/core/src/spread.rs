@@ -9,7 +9,7 @@ use crate::column::{Floats, Mask};
 use crate::credit::Values;
 use crate::error::Result;
 use crate::exec::cut;
-use crate::rollouts::{CHUNK_TOKENS, Rollouts};
+use crate::rollouts::{CHUNK_TOKENS, Rollouts, Turns};
 use crate::tokens::Real;
 
 /// Writes `values` over their trained tokens and `fill` over all others, as one
@@ -20,24 +20,61 @@ pub fn to_tokens(
     fill: f64,
     double: bool,
 ) -> Result<Floats<'static>> {
-    match values {
-        Values::Tokens(values) => Ok(match (values, double) {
-            (Floats::F32(v), true) => Floats::F64(v.iter().map(|&x| f64::from(x)).collect()),
-            (Floats::F64(v), false) => Floats::F32(v.iter().map(|&x| x as f32).collect()),
-            (same, _) => same.clone(),
-        }),
-        _ if double => Ok(Floats::F64(Cow::Owned(spread(rollouts, values, fill)?))),
-        _ => Ok(Floats::F32(Cow::Owned(spread(rollouts, values, fill)?))),
-    }
+    let source = match (values, rollouts.turn_places()) {
+        (Values::Tokens(values), _) => {
+            return Ok(match (values, double) {
+                (Floats::F32(v), true) => Floats::F64(v.iter().map(|&x| f64::from(x)).collect()),
+                (Floats::F64(v), false) => Floats::F32(v.iter().map(|&x| x as f32).collect()),
+                (same, _) => same.clone(),
+            });
+        }
+        (Values::Trajectories(v), None) => Source::Rows(Cow::Borrowed(v)),
+        (Values::Trajectories(v), Some(places)) => {
+            let of_turn: Vec<f64> = rollouts.turns()?.trajectories().map(|t| v[t]).collect();
+            Source::Rows(Cow::Owned(scatter(&of_turn, places)))
+        }
+        (Values::Turns(v), Some(places)) => Source::Rows(Cow::Owned(scatter(v, places))),
+        (Values::Turns(v), None) => Source::Turns(rollouts.turns()?, v),
+    };
+    write(rollouts, &source, fill, double)
 }
 
-fn spread<T: Real>(rollouts: &Rollouts<'_>, values: &Values, fill: f64) -> Result<Vec<T>> {
+/// Writes one value a turn over the trained tokens of `turns` and `fill` over all
+/// others. For methods that find turns of their own in packed rows.
+pub fn turns_to_tokens(
+    rollouts: &Rollouts<'_>,
+    turns: &Turns,
+    values: &[f64],
+    fill: f64,
+    double: bool,
+) -> Result<Floats<'static>> {
+    write(rollouts, &Source::Turns(turns, values), fill, double)
+}
+
+/// Where each written value comes from.
+enum Source<'v> {
+    /// One value a row.
+    Rows(Cow<'v, [f64]>),
+    /// One value a turn, where turns share a row.
+    Turns(&'v Turns, &'v [f64]),
+}
+
+fn write(
+    rollouts: &Rollouts<'_>,
+    source: &Source<'_>,
+    fill: f64,
+    double: bool,
+) -> Result<Floats<'static>> {
+    Ok(if double {
+        Floats::F64(Cow::Owned(spread(rollouts, source, fill)?))
+    } else {
+        Floats::F32(Cow::Owned(spread(rollouts, source, fill)?))
+    })
+}
+
+fn spread<T: Real>(rollouts: &Rollouts<'_>, source: &Source<'_>, fill: f64) -> Result<Vec<T>> {
     let rows = rollouts.rows();
     let fill = T::from_f64(fill);
-    let by_row = by_row(rollouts, values)?;
-    let turns = if by_row.is_none() { Some(rollouts.turns()?) } else { None };
-    let (Values::Trajectories(own) | Values::Turns(own)) = values else { return Ok(Vec::new()) };
-
     let mut out = vec![fill; rows.total()];
     let chunks = rows.chunks(CHUNK_TOKENS);
     let parts = cut(&mut out, chunks.iter().map(|c| rows.start(c.end) - rows.start(c.start)));
@@ -50,30 +87,16 @@ fn spread<T: Real>(rollouts: &Rollouts<'_>, values: &Values, fill: f64) -> Resul
             write_span(rollouts.mask(), span, T::from_f64(value), fill, target, &mut mask)
         };
         for row in chunk {
-            match (&by_row, turns) {
-                (Some(by_row), _) => write(rows.range(row), by_row[row])?,
-                (None, Some(turns)) => {
+            match source {
+                Source::Rows(own) => write(rows.range(row), own[row])?,
+                Source::Turns(turns, own) => {
                     turns.of(row).try_for_each(|k| write(turns.spans[k].clone(), own[k]))?;
                 }
-                (None, None) => {}
             }
         }
         Ok(())
     })?;
     Ok(out)
-}
-
-/// One value a row where a row has only one; `None` where turns share a row.
-fn by_row<'v>(rollouts: &Rollouts<'_>, values: &'v Values) -> Result<Option<Cow<'v, [f64]>>> {
-    Ok(match (values, rollouts.turn_places()) {
-        (Values::Trajectories(v), None) => Some(Cow::Borrowed(v)),
-        (Values::Trajectories(v), Some(places)) => {
-            let of_turn: Vec<f64> = rollouts.turns()?.trajectories().map(|t| v[t]).collect();
-            Some(Cow::Owned(scatter(&of_turn, places)))
-        }
-        (Values::Turns(v), Some(places)) => Some(Cow::Owned(scatter(v, places))),
-        _ => None,
-    })
 }
 
 /// Puts values in turn order at their rows' places.

@@ -317,4 +317,6 @@ methods! {
     opo,
     gpg,
     maxrl,
+    igpo,
+    a2tgpo,
 }
