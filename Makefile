@@ -1,0 +1,69 @@
+# `make` alone lists the targets. Each makes the environment that it needs.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+SOURCES := Cargo.toml Cargo.lock pyproject.toml \
+           $(shell find rust python kernels -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name '*.jsonl*' \) 2>/dev/null)
+
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust test-python test-verl lint wheel docs bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
+
+demo: $(BIN)/.demo  ## Build and install the wheel, run the main job on bundled rollouts, write report.html
+	$(BIN)/apportion demo
+
+test: test-rust test-python  ## Install what the tests need and pass all of them
+
+test-rust:  ## The core's tests alone
+	cargo test --workspace --quiet
+
+test-python: $(BIN)/.dev  ## The Python tests alone
+	$(BIN)/python -m pytest $(ARGS)
+
+test-verl:  ## Compare with verl's own estimators, in an environment with verl
+	PYTHON=$(PYTHON) sh tests/verl/run.sh $(ARGS)
+
+lint: $(BIN)/.dev  ## Formatters, linters, type checker, stub checker
+	git ls-files -z 'rust/*.rs' | xargs -0 rustfmt --check --edition 2024
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest apportion._core
+
+wheel: $(BIN)/.build  ## Build the wheel and the source distribution into dist/
+	$(BIN)/maturin build --release --out dist
+	$(BIN)/maturin sdist --out dist
+	@ls -l dist
+
+docs:  ## Build the documentation into site/, strictly
+	PYTHON=$(PYTHON) sh docs/build.sh
+
+bench:  ## Benchmarks against the trainers: [ONLY=credit] [QUICK=1] [OUT=DIR]
+	PYTHON=$(PYTHON) ONLY=$(ONLY) QUICK=$(QUICK) OUT=$(OUT) sh benches/run.sh
+
+clean:  ## Remove environments and build outputs
+	rm -rf .venv* target dist site report.html
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(BIN)/.build: $(BIN)/python
+	$(BIN)/python -m pip install --quiet 'maturin>=1.12.1,<2'
+	touch $@
+
+$(BIN)/.demo: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet '.[dev,cli,report,torch,trl]'
+	touch $@ $(BIN)/.demo
