@@ -1,0 +1,105 @@
+"""The one table from folders of reference cases to calls of the public API.
+
+Each entry takes a case and returns the output fields that it computed; a value
+may be a function that judges the expected field itself. Used by
+`test_golden.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import apportion as ap
+
+Case = dict[str, Any]
+Outputs = dict[str, Any]
+
+# Cases whose reference, in single precision, is further off the exact value than
+# float32 outputs are compared at, with the relative tolerance that they need.
+TOLERANCES = {
+    # Variance as E[x^2] - E[x]^2, which cancels: 3.1e-5 off in one group.
+    "verl_grpo_vectorized/case_04_ragged_uneven_groups": 5e-5,
+}
+
+
+def array(value: Any) -> np.ndarray:
+    """Nested lists with `"nan"`, `"inf"` strings as float64."""
+    return np.array(value, dtype=object).astype(np.float64)
+
+
+def hyper(case: Case, name: str, default: Any = None) -> Any:
+    value = case["meta"].get("hyperparameters", {}).get(name, default)
+    return default if value is None else value
+
+
+def verl_rollouts(case: Case, **columns: str) -> ap.Rollouts:
+    """The batch that verl's functions take; `columns` maps our names to the case's."""
+    inputs = case["inputs"]
+    mask = array(inputs["response_mask"])
+    names = {"token_rewards": "token_level_rewards", **columns}
+    given = {ours: array(inputs[theirs]) for ours, theirs in names.items() if theirs in inputs}
+    return ap.Rollouts.from_padded(mask, group_ids=inputs.get("index"), **given)
+
+
+def padded(credit: ap.Credit) -> Outputs:
+    """Advantages and returns; a method without returns of its own has its advantages'."""
+    returns = "returns" if "returns" in credit.values else "advantages"
+    return {"advantages": credit.to_padded(), "returns": credit.to_padded(returns)}
+
+
+def verl(method: str, /, **fixed: Any) -> Callable[[Case], Outputs]:
+    """A verl estimator; `fixed` options, those that are functions read the case."""
+
+    def replay(case: Case) -> Outputs:
+        options = {k: v(case) if callable(v) else v for k, v in fixed.items()}
+        try:
+            return padded(ap.credit(method, verl_rollouts(case), **options))
+        except ap.InputError as error:
+            # The reference raises; which rule it names must be the same.
+            return {
+                "error": lambda want, error=error: (
+                    "at least 2" in want and "at least 2" in str(error)
+                )
+            }
+
+    return replay
+
+
+def std_or_none(case: Case) -> str:
+    return "std" if hyper(case, "norm_adv_by_std_in_grpo", True) else "none"
+
+
+def epsilon(case: Case) -> float:
+    return float(hyper(case, "epsilon", 1e-6))
+
+
+def trl(case: Case) -> Outputs:
+    matrix = array(case["inputs"]["rewards_per_func"])
+    rollouts = ap.Rollouts.from_padded(
+        np.ones((len(matrix), 1)),
+        group_size=hyper(case, "num_generations"),
+        reward_matrix=matrix,
+    )
+    options = {"reward_weights": hyper(case, "reward_weights"), "eps": hyper(case, "eps")}
+    if hyper(case, "multi_objective_aggregation") == "sum_then_normalize":
+        scale = hyper(case, "scale_rewards")
+        options["scale"] = "std" if scale == "group" else scale
+        return {"advantages": ap.credit("grpo", rollouts, like="trl", **options).advantages}
+    return {"advantages": ap.credit("gdpo", rollouts, like="trl", **options).advantages}
+
+
+REPLAY: dict[str, Callable[[Case], Outputs]] = {
+    "grpo": verl("grpo", scale=std_or_none, eps=epsilon),
+    "verl_grpo": verl("grpo", scale=std_or_none, eps=epsilon),
+    "verl_dr_grpo_adv": verl("grpo", scale=std_or_none, eps=epsilon),
+    "verl_grpo_vectorized": verl("grpo", scale=std_or_none, eps=epsilon, var_floor=epsilon),
+    "verl_grpo_passk": verl("grpo_passk", scale=std_or_none),
+    "verl_rloo": verl("rloo"),
+    "verl_rloo_vectorized": verl("rloo", singleton="zero"),
+    "verl_opo": verl("opo"),
+    "verl_gpg": verl("gpg"),
+    "trl_grpo_advantage": trl,
+}
