@@ -171,6 +171,24 @@ pub fn whiten_tokens<T: Real>(
     rewrite(rollouts, values, &shapes, &rule.fit(&all), remask)
 }
 
+/// Whitens one value a trajectory in place, as if it stood on each trained token of its
+/// own. Trajectories that are not `present` enter no statistic and stay as they are.
+pub fn whiten_trajectories(
+    rollouts: &Rollouts<'_>,
+    values: &mut [f64],
+    rule: &Whitening,
+    present: impl Fn(usize) -> bool,
+) -> Result<()> {
+    let lengths = rollouts.token_counts()?;
+    let own = |i: usize| Moments::repeated(values[i], lengths[i]);
+    let all = (0..lengths.len()).filter(|&i| present(i) && lengths[i] > 0.0).map(own);
+    let map = rule.fit(&all.fold(Moments::default(), Moments::merge));
+    for (_, x) in values.iter_mut().enumerate().filter(|(i, _)| present(*i)) {
+        *x = map.apply(*x);
+    }
+    Ok(())
+}
+
 /// Maps token values in place, row by row; `remask` as in [`whiten_tokens`].
 pub fn rewrite<T: Real>(
     rollouts: &Rollouts<'_>,

@@ -107,6 +107,11 @@ fn gpg() {
     check_all("verl_gpg", "gpg", &[]);
 }
 
+#[test]
+fn reinforce_pp_baseline() {
+    check_all("verl_reinforce_pp_baseline", "reinforce_pp_baseline", &[]);
+}
+
 /// TRL's reward matrix: one token a row, so that token credit is row credit.
 #[test]
 fn trl() {
@@ -122,15 +127,18 @@ fn trl() {
         };
         let weights = common::flatten(case.hyper("reward_weights"));
         let eps = Value::Float(case.hyper("eps").as_f64().unwrap());
-        let mut settings =
-            vec![("reward_weights", Value::Floats(weights)), ("singleton", text("zero"))];
+        let mut settings = vec![
+            ("reward_weights", Value::Floats(weights)),
+            ("singleton", text("zero")),
+            ("eps", eps.clone()),
+        ];
         let method = if case.hyper("multi_objective_aggregation") == "sum_then_normalize" {
             let scale = case.hyper("scale_rewards").as_str().unwrap();
             settings.push(("scale", text(if scale == "group" { "std" } else { scale })));
-            settings.push(("eps", eps));
             "grpo"
         } else {
-            continue;
+            settings.extend([("whiten", text("trajectory")), ("whiten_eps", eps)]);
+            "gdpo"
         };
         let got = batch.run(method, &settings, |r, c| tokens(r, &c.advantages)).unwrap();
         case.check("advantages", &got);

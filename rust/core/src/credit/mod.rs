@@ -319,4 +319,6 @@ methods! {
     maxrl,
     igpo,
     a2tgpo,
+    gdpo,
+    reinforce_pp_baseline,
 }
