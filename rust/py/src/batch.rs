@@ -315,6 +315,27 @@ impl<'v> Parts<'v> {
     }
 }
 
+/// Runs `work` on ids that are not part of a batch.
+pub fn keys_of<T>(
+    py: Python<'_>,
+    name: &str,
+    ids: &Bound<'_, PyAny>,
+    work: impl FnOnce(&Keys<'_>) -> T,
+) -> PyResult<T> {
+    let ids = stored(name, ids)?;
+    let view = match &ids {
+        Stored::Numbers { values, .. } => Some(values.view(py)?),
+        _ => None,
+    };
+    match typed(py, name, &ids, view.as_ref())? {
+        Column::Keys(keys) => Ok(work(&keys)),
+        other => {
+            let message = format!("{name}: got {}, expected ids", other.describe());
+            Err(raise(py, "InputError", message))
+        }
+    }
+}
+
 fn typed<'v>(
     py: Python<'_>,
     name: &str,

@@ -3,6 +3,7 @@
 mod batch;
 mod guard;
 mod methods;
+mod primitives;
 
 use pyo3::prelude::*;
 
@@ -18,5 +19,5 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(methods::turns, module)?)?;
     module.add_function(wrap_pyfunction!(methods::lengths, module)?)?;
     module.add_function(wrap_pyfunction!(methods::partition, module)?)?;
-    Ok(())
+    primitives::register(module)
 }

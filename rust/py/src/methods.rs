@@ -12,10 +12,11 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 use crate::batch::Batch;
 use crate::guard::{raise, to_py};
 
-type IntArray<'py> = Bound<'py, PyArray1<i64>>;
+/// 64-bit integers for Python.
+pub type IntArray<'py> = Bound<'py, PyArray1<i64>>;
 
 /// A setting from Python.
-fn value(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Value> {
+pub fn value(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Value> {
     if given.is_none() {
         return Ok(Value::Nothing);
     }
@@ -173,11 +174,7 @@ pub fn turns<'py>(
 
 /// Trained tokens of each trajectory.
 #[pyfunction]
-pub fn lengths<'py>(
-    batch: &Batch,
-    py: Python<'py>,
-    threads: usize,
-) -> PyResult<IntArray<'py>> {
+pub fn lengths<'py>(batch: &Batch, py: Python<'py>, threads: usize) -> PyResult<IntArray<'py>> {
     let lengths = batch.run(py, threads, |rollouts| rollouts.lengths())?;
     Ok(PyArray1::from_vec(py, lengths.into_iter().map(|n| n as i64).collect()))
 }
