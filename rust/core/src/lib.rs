@@ -14,6 +14,7 @@ pub mod group;
 pub mod options;
 pub mod ragged;
 pub mod returns;
+pub mod reward;
 pub mod reward_matrix;
 pub mod rollouts;
 pub mod spread;

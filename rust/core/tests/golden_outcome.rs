@@ -7,6 +7,7 @@ mod common;
 use apportion_core::credit::Credit;
 use apportion_core::error::Error;
 use apportion_core::options::Value;
+use apportion_core::reward::Shaping;
 use apportion_core::rollouts::Rollouts;
 use common::{Batch, Case, cases, tokens};
 
@@ -142,5 +143,25 @@ fn trl() {
         };
         let got = batch.run(method, &settings, |r, c| tokens(r, &c.advantages)).unwrap();
         case.check("advantages", &got);
+    }
+}
+
+#[test]
+fn openrlhf_reward() {
+    for case in cases("openrlhf_reward") {
+        let (rows, width) = case.shape("action_mask");
+        let (scores, kl) = (case.flat("r"), case.flat("kl"));
+        let mask: Vec<bool> = case.flat("action_mask").iter().map(|&m| m == 1.0).collect();
+        let clip = case.hyper("reward_clip_range").as_array();
+        let shaping = Shaping {
+            clip: clip.map(|range| (range[0].as_f64().unwrap(), range[1].as_f64().unwrap())),
+            kl_coef: case.hyper("kl_coef").as_f64().unwrap(),
+        };
+        let row = |i: usize| {
+            let span = i * width..(i + 1) * width;
+            shaping.apply(scores[i], &kl[span.clone()], &mask[span])
+        };
+        let got: Vec<f64> = (0..rows).flat_map(row).collect();
+        case.check("reward", &got);
     }
 }

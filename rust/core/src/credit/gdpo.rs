@@ -106,7 +106,14 @@ fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
     let eps = *options.whiten_eps;
     let advantages = match options.whiten {
         Whiten::Trajectory => {
-            let rule = Normaliser { eps, singleton: Singleton::Zero, ..Normaliser::default() };
+            let rule = Normaliser {
+                eps,
+                singleton: Singleton::Zero,
+                // Functions that contradict each other sum to 0 but for rounding; z-scores
+                // are of order 1, so this is far below any that mean something.
+                spread_tolerance: 1e-12,
+                ..Normaliser::default()
+            };
             rule.apply(&sums, &Groups::one(sums.len()), Weights::Equal).0
         }
         Whiten::Token => {
