@@ -97,7 +97,8 @@ class Credit:
         spans = self.rollouts.turns[1]
         sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
         lengths = spans[:, 1] - spans[:, 0]
-        return (sums[spans[:, 1]] - sums[spans[:, 0]]) / np.maximum(lengths, 1)
+        means: Array = (sums[spans[:, 1]] - sums[spans[:, 0]]) / np.maximum(lengths, 1)
+        return means
 
 
 Function = Callable[..., Any]

@@ -10,7 +10,6 @@ bits for any number.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -69,7 +68,8 @@ def _cores() -> int:
 
 def _in_worker() -> bool:
     """Whether this process is one of many that share the machine's cores."""
-    if multiprocessing.current_process().daemon:
+    multiprocessing = sys.modules.get("multiprocessing")  # a worker has it loaded
+    if multiprocessing is not None and multiprocessing.current_process().daemon:
         return True
     ray = sys.modules.get("ray")
     if ray is not None and "RAY_JOB_ID" in os.environ:
