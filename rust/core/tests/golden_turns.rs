@@ -1,4 +1,4 @@
-//! Reference cases of the methods whose credit is one number a turn: A2TGPO, IGPO.
+//! Reference cases of the methods whose credit is one number a turn: A2TGPO, IGPO, MatchTIR.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
@@ -8,6 +8,7 @@ use apportion_core::column::{Column, Floats, Keys, Mask};
 use apportion_core::credit::{self, Credit, Values};
 use apportion_core::error::Result;
 use apportion_core::exec::Exec;
+use apportion_core::matching::{Scores, greedy, optimal};
 use apportion_core::options::{Settings, Value};
 use apportion_core::ragged::Offsets;
 use apportion_core::rollouts::Rollouts;
@@ -80,6 +81,123 @@ fn igpo() {
         let got = batch(&case).run("igpo", &settings, |r, c| tokens(r, &c.advantages)).unwrap();
         case.check("advantages", &got);
     }
+}
+
+/// One trajectory whose turns each make one of the calls, and its gold calls; the rewards
+/// of the turns are then those of the calls.
+fn call_rewards(case: &Case, settings: &[(&str, Value)]) -> Vec<f64> {
+    let calls = case.input("preds").as_array().unwrap();
+    let calls: Vec<String> = calls.iter().map(|call| format!("[{call}]")).collect();
+    let gold = case.input("gts").to_string();
+    let mask: Vec<f64> = calls.iter().flat_map(|_| [1.0, 0.0]).collect();
+    let exec = Exec::default();
+    let rollouts = Rollouts::packed(Offsets::even(1, mask.len()).unwrap(), Mask::F64(&mask), &exec)
+        .unwrap()
+        .with("group_ids", Column::Keys(Keys::Ints(vec![0].into())))
+        .with("tool_calls", texts(calls.iter().map(String::as_str).collect()))
+        .with("gold_calls", texts(vec![&gold]));
+    let credit = run(&rollouts, "matchtir", settings).unwrap();
+    by_turn(extra(&credit, "turn_rewards")).to_vec()
+}
+
+fn texts(values: Vec<&str>) -> Column<'_> {
+    Column::Keys(Keys::Texts(values))
+}
+
+fn extra<'c>(credit: &'c Credit, name: &str) -> &'c Values {
+    &credit.extras.iter().find(|(own, _)| *own == name).unwrap().1
+}
+
+#[test]
+fn matchtir() {
+    for case in cases("matchtir") {
+        if case.has_output("advantages") {
+            let settings = [("lam", number(&case, "lam")), ("scale", scale(&case))];
+            let got =
+                batch(&case).run("matchtir", &settings, |r, c| tokens(r, &c.advantages)).unwrap();
+            case.check("advantages", &got);
+        } else if case.has_output("rewards") {
+            let settings = [("assign", text("sinkhorn")), ("reg", number(&case, "reg"))];
+            case.check("rewards", &call_rewards(&case, &settings));
+        } else if case.has_output("rewards_train") {
+            let greedy = ("assign", text("greedy"));
+            case.check("rewards_train", &call_rewards(&case, std::slice::from_ref(&greedy)));
+            let penalty = ("unmatched", number(&case, "unmatched_penalty_default"));
+            case.check("rewards_default_penalty", &call_rewards(&case, &[greedy, penalty]));
+        } else if case.has_output("f1") {
+            case.check("f1", &answer_scores(&case));
+        } else {
+            check_assignments(&case);
+        }
+    }
+}
+
+fn answer_scores(case: &Case) -> Vec<f64> {
+    let pairs = case.input("pairs").as_array().unwrap();
+    let side = |at: usize| pairs.iter().map(|pair| pair[at].as_str().unwrap()).collect();
+    let exec = Exec::default();
+    let rows = pairs.len();
+    let rollouts = Rollouts::packed(Offsets::even(rows, 1).unwrap(), Mask::All(rows), &exec)
+        .unwrap()
+        .with("group_ids", Column::Keys(Keys::Ints(vec![0; rows].into())))
+        .with("tool_calls", texts(vec![""; rows]))
+        .with("gold_calls", texts(vec!["[]"; rows]))
+        .with("texts", texts(side(0)))
+        .with("gold_answers", texts(side(1)));
+    by_turn(extra(&run(&rollouts, "matchtir", &[]).unwrap(), "turn_rewards")).to_vec()
+}
+
+fn check_assignments(case: &Case) {
+    let (rows, columns) = case.shape("similarity");
+    let scores = Scores::new(case.flat("similarity"), rows, columns).unwrap();
+    let numbers = |pairing: Vec<Option<usize>>| -> Vec<f64> {
+        pairing.into_iter().map(|column| column.map_or(f64::NAN, |c| c as f64)).collect()
+    };
+    case.check("assignment", &numbers(greedy(&scores)));
+    case.check("optimal_assignment_scipy", &numbers(optimal(&scores)));
+}
+
+#[test]
+fn matching_finds_the_best_total_and_names_bad_json() {
+    let exec = Exec::default();
+    let call = |name: &str, a: i32| format!(r#"[{{"name": "{name}", "arguments": {{"a": {a}}}}}]"#);
+    let good =
+        [call("f", 1), String::new(), call("f", 2), call("g", 3), call("f", 1), call("f", 1)];
+    let gold = [r#"[{"name": "F", "parameters": {"a": 1.0}}]"#, "[]"];
+    let with = |calls: Vec<&'static str>| {
+        Rollouts::packed(Offsets::even(2, 6).unwrap(), Mask::F64(&MASK), &exec)
+            .unwrap()
+            .with("group_ids", texts(vec!["p", "p"]))
+            .with("tool_calls", texts(calls))
+            .with("gold_calls", texts(gold.to_vec()))
+    };
+    let good: Vec<&'static str> = good.into_iter().map(|s| &*s.leak()).collect();
+    let rewards = |assign: &str| {
+        let credit = run(&with(good.clone()), "matchtir", &[("assign", text(assign))]).unwrap();
+        by_turn(extra(&credit, "turn_rewards")).to_vec()
+    };
+    assert_eq!(rewards("optimal"), [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    close(&rewards("sinkhorn"), &[0.5, 0.0, 1.0 / 3.0, 0.0, 0.0, 0.0]);
+
+    let mut bad = good;
+    bad[3] = "[{";
+    let error = run(&with(bad), "matchtir", &[]).unwrap_err().to_string();
+    assert!(error.starts_with("tool_calls[3]: got \"[{\" (EOF while parsing"), "{error}");
+}
+
+#[test]
+fn matchtir_agrees_in_both_layouts() {
+    let exec = Exec::default();
+    let credit = |rollouts| run(&rollouts, "matchtir", &[]).unwrap().advantages;
+    assert_eq!(credit(packed(&exec)), credit(step_rows(&exec)));
+    // Turn 2: 1 and 0. The second trajectory's sums from turn 0 on hold an absent reward,
+    // so that the first stands alone there and keeps 0.5 + 0.9 * 0.9; its total stays raw.
+    let spread = 0.5f64.sqrt();
+    let sums = [1.31, (0.9 - 0.2) / 2.0 / (0.7 * spread), 0.5 / spread];
+    let want = [sums[0], sums[1], sums[2], 0.0, -sums[1], -sums[2]];
+    let raw = [1.5, 1.5, 1.5, 0.0, 0.0, 0.0];
+    let want: Vec<f64> = want.iter().zip(raw).map(|(a, b)| (a + b) / 2.0).collect();
+    close(by_turn(&credit(packed(&exec))), &want);
 }
 
 /// Two trajectories of three turns in each layout: gains 0.5, 0 | outcome, NaN, 0.2 | outcome.

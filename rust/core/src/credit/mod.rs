@@ -321,4 +321,5 @@ methods! {
     a2tgpo,
     gdpo,
     reinforce_pp_baseline,
+    matchtir,
 }
