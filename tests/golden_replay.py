@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import apportion as ap
+from apportion import primitives
 
 Case = dict[str, Any]
 Outputs = dict[str, Any]
@@ -88,7 +89,44 @@ def trl(case: Case) -> Outputs:
         scale = hyper(case, "scale_rewards")
         options["scale"] = "std" if scale == "group" else scale
         return {"advantages": ap.credit("grpo", rollouts, like="trl", **options).advantages}
+    options["whiten_eps"] = options["eps"]
     return {"advantages": ap.credit("gdpo", rollouts, like="trl", **options).advantages}
+
+
+def openrlhf_reward(case: Case) -> Outputs:
+    inputs = {name: array(value) for name, value in case["inputs"].items()}
+    shaped = primitives.shape_rewards(
+        inputs["r"],
+        inputs["action_mask"],
+        kl=inputs["kl"],
+        kl_coef=hyper(case, "kl_coef"),
+        clip=hyper(case, "reward_clip_range"),
+    )
+    return {"reward": shaped}
+
+
+def masked_whiten(case: Case) -> Outputs:
+    rule = {
+        "shift_mean": hyper(case, "shift_mean"),
+        "eps": hyper(case, "eps"),
+        "ddof": 1 if hyper(case, "unbiased") else 0,
+    }
+    inputs = case["inputs"]
+    values, mask = array(inputs["values"]), array(inputs["mask"])
+    return {"whitened": primitives.whiten(values, mask, remask=False, **rule)}
+
+
+def gains(method: str, **names: str) -> Callable[[Case], Outputs]:
+    """A2TGPO and IGPO on boundaries where the reward is not 0; `names` maps options."""
+
+    def replay(case: Case) -> Outputs:
+        options = {ours: hyper(case, theirs) for ours, theirs in names.items()}
+        if method == "a2tgpo":
+            options["scale"] = std_or_none(case)
+        credit = ap.credit(method, verl_rollouts(case), boundary="nonzero", **options)
+        return {name: credit.to_padded(name) for name in credit.values}
+
+    return replay
 
 
 REPLAY: dict[str, Callable[[Case], Outputs]] = {
@@ -101,5 +139,23 @@ REPLAY: dict[str, Callable[[Case], Outputs]] = {
     "verl_rloo_vectorized": verl("rloo", singleton="zero"),
     "verl_opo": verl("opo"),
     "verl_gpg": verl("gpg"),
+    "verl_reinforce_pp_baseline": verl("reinforce_pp_baseline"),
+    "verl_masked_whiten": masked_whiten,
     "trl_grpo_advantage": trl,
+    "openrlhf_reward": openrlhf_reward,
+    "a2tgpo": gains(
+        "a2tgpo",
+        mode="info_gain_norm_mode",
+        gamma="gamma",
+        alpha="adv_rescale_alpha",
+        eps="epsilon",
+    ),
+    "igpo": gains(
+        "igpo",
+        mode="info_gain_norm_mode",
+        gamma="gamma",
+        outcome_weight="curriculum_f1_weight",
+        gain_weight="curriculum_ig_weight",
+        eps="epsilon",
+    ),
 }

@@ -43,3 +43,11 @@ def whiten(
     batch: Batch, values: _Floats, remask: bool, threads: int, given: dict[str, Any]
 ) -> _Floats: ...
 def accumulate(values: _Floats, offsets: _Ints, how: str, gamma: float) -> _Floats: ...
+def shape_rewards(
+    batch: Batch,
+    scores: _Floats,
+    kl: _Floats,
+    clip: tuple[float, float] | None,
+    kl_coef: float,
+    threads: int,
+) -> _Floats: ...

@@ -8,6 +8,7 @@ Depends on `rollouts`, `encode` and the core.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,50 @@ def whiten(values: Any, mask: Any, *, remask: bool = True, **rule: Any) -> Any:
     flat = array.reshape(-1)
     return rollouts.origin.restore(
         _core.whiten(rollouts._batch, flat, remask, get_num_threads(), rule)
+    )
+
+
+def shape_rewards(
+    scores: Any,
+    mask: Any,
+    *,
+    kl: Any = None,
+    kl_coef: float = 0.0,
+    clip: Sequence[float] | None = None,
+) -> Any:
+    """Token rewards `(N, T)`: `r_t = [t is last] clip(s) - kl_coef kl_t` on trained tokens.
+
+    The KL penalty inside the reward (Ouyang et al. 2022, arXiv:2203.02155), as
+    OpenRLHF's `compute_reward` has it.
+
+    Args:
+        scores: `(N,)`, put on the last token with mask 1. NaN stays NaN: absent.
+        mask: `(N, T)`, 0 or 1.
+        kl: `(N, T)`, an estimate a token; read only where `mask` is 1.
+        kl_coef: weight of the penalty; not above 0 means none.
+        clip: smallest and largest score.
+
+    Degenerate cases: a row without trained tokens gives zeros.
+    """
+    rollouts = Rollouts.from_padded(mask)
+    given = _finite("scores", _vector("scores", scores), nan=True)
+    _same_length("scores", given, rollouts.layout.rows)
+    bounds = None if clip is None else (float(clip[0]), float(clip[-1]))
+    if clip is not None and (len(clip) != 2 or not clip[0] <= clip[1]):
+        raise InputError(f"clip: got {clip!r}, expected (smallest, largest)")
+    if kl is None:
+        penalty = np.zeros(rollouts.layout.tokens)
+    else:
+        penalty = floats("kl", kl).astype(np.float64, copy=False)
+        if penalty.shape != rollouts.origin.shape:
+            raise InputError(
+                f"kl: got shape {penalty.shape}, expected {rollouts.origin.shape}, the mask's"
+            )
+        penalty = penalty.reshape(-1)
+    return rollouts.origin.restore(
+        _core.shape_rewards(
+            rollouts._batch, given, penalty, bounds, float(kl_coef), get_num_threads()
+        )
     )
 
 

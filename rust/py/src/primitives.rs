@@ -6,6 +6,7 @@ use apportion_core::group::Groups;
 use apportion_core::options::{NonNegative, OptionValue, Value};
 use apportion_core::ragged::Offsets;
 use apportion_core::returns;
+use apportion_core::reward::Shaping;
 use apportion_core::rollouts::Rollouts;
 use apportion_core::stats::{Centre, Normaliser, Scale, Singleton, Weights, ZeroSpread};
 use apportion_core::whiten::{Whitening, whiten_tokens};
@@ -129,13 +130,12 @@ pub fn whiten<'py>(
         shift_mean bool, divide bool);
     let values = values.as_slice()?;
     let out = batch.run(py, threads, |rollouts: &Rollouts<'_>| {
-        let mut out = vec![0.0; values.len()];
+        let mut out = values.to_vec();
         let floats = Floats::F64(values.into());
         let (mut mask, mut row_values) = (Vec::new(), Vec::new());
         for row in rollouts.rows().ranges() {
             rollouts.mask().read(row.clone(), &mut mask)?;
-            rollouts.read_tokens(&VALUES, &floats, row.clone(), &mask, &mut row_values)?;
-            out[row].copy_from_slice(&row_values);
+            rollouts.read_tokens(&VALUES, &floats, row, &mask, &mut row_values)?;
         }
         whiten_tokens(rollouts, &mut out, &rule, remask, |_| true)?;
         Ok(out)
@@ -178,10 +178,35 @@ pub fn accumulate<'py>(
     Ok(PyArray1::from_vec(py, out))
 }
 
+/// Token rewards from scores: placed on the last trained token, clipped, less KL.
+#[pyfunction]
+pub fn shape_rewards<'py>(
+    py: Python<'py>,
+    batch: &Batch,
+    scores: PyReadonlyArray1<'py, f64>,
+    kl: PyReadonlyArray1<'py, f64>,
+    clip: Option<(f64, f64)>,
+    kl_coef: f64,
+    threads: usize,
+) -> PyResult<FloatArray<'py>> {
+    let (scores, kl) = (scores.as_slice()?, kl.as_slice()?);
+    let out = batch.run(py, threads, |rollouts: &Rollouts<'_>| {
+        let shaping = Shaping { clip, kl_coef };
+        let (mut out, mut mask) = (Vec::with_capacity(kl.len()), Vec::new());
+        for (row, &score) in rollouts.rows().ranges().zip(scores) {
+            rollouts.mask().read(row.clone(), &mut mask)?;
+            out.extend(shaping.apply(score, &kl[row], &mask));
+        }
+        Ok(out)
+    })?;
+    Ok(PyArray1::from_vec(py, out))
+}
+
 /// Registers the functions.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(group, module)?)?;
     module.add_function(wrap_pyfunction!(group_normalise, module)?)?;
     module.add_function(wrap_pyfunction!(whiten, module)?)?;
+    module.add_function(wrap_pyfunction!(shape_rewards, module)?)?;
     module.add_function(wrap_pyfunction!(accumulate, module)?)
 }
