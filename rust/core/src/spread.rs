@@ -100,8 +100,8 @@ fn spread<T: Real>(rollouts: &Rollouts<'_>, source: &Source<'_>, fill: f64) -> R
 }
 
 /// Puts values in turn order at their rows' places.
-pub fn scatter(values: &[f64], places: &[usize]) -> Vec<f64> {
-    let mut out = vec![0.0; places.len()];
+pub fn scatter<T: Copy + Default>(values: &[T], places: &[usize]) -> Vec<T> {
+    let mut out = vec![T::default(); places.len()];
     for (&place, &value) in places.iter().zip(values) {
         out[place] = value;
     }

@@ -322,4 +322,5 @@ methods! {
     gdpo,
     reinforce_pp_baseline,
     matchtir,
+    gigpo,
 }
