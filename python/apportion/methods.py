@@ -44,6 +44,9 @@ class MethodCard:
     family: str
     paper: str
     certainty: str
+    batch_wide: bool
+    """Whether, with default options, credit depends on other groups than a
+    trajectory's own. Where not, a file is streamed group by group."""
     columns: tuple[Column, ...]
     options: tuple[Option, ...]
     presets: Mapping[str, Mapping[str, Any]]

@@ -134,6 +134,18 @@ pub fn credit<'py>(
     Ok(out)
 }
 
+/// Whether, with these options, credit depends on other groups than a trajectory's own.
+#[pyfunction]
+pub fn batch_wide(
+    py: Python<'_>,
+    method: &str,
+    given: &Bound<'_, PyDict>,
+    like: Option<&str>,
+) -> PyResult<bool> {
+    let settings = settings(given)?;
+    find(method).and_then(|found| found.batch_wide(like, &settings)).map_err(|e| to_py(py, &e))
+}
+
 /// Writes values of trajectories or turns over trained tokens, `fill` elsewhere.
 #[pyfunction]
 pub fn to_tokens<'py>(
@@ -223,6 +235,8 @@ pub fn methods(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
         entry.set_item("family", card.family)?;
         entry.set_item("paper", card.paper)?;
         entry.set_item("certainty", card.certainty.name())?;
+        let wide = method.batch_wide(None, &Settings::new()).map_err(|e| to_py(py, &e))?;
+        entry.set_item("batch_wide", wide)?;
         let columns = PyList::empty(py);
         for (specs, required) in [(card.needs, true), (card.takes, false)] {
             specs.iter().try_for_each(|spec| columns.append(column(py, spec, required)?))?;

@@ -66,6 +66,7 @@ crate::method! {
         family: "turn rewards",
         paper: "arXiv:2605.06200",
         certainty: Code,
+        batch_wide: |options| options.scale == Scale::Batch || options.mode == Mode::TurnGroup,
         needs: [TURN_REWARDS, GROUP_IDS],
         takes: [OUTCOME_REWARDS, TOKEN_REWARDS],
         options: {

@@ -31,6 +31,7 @@ crate::method! {
         family: "group baseline",
         paper: "arXiv:2504.02546",
         certainty: Code,
+        batch_wide: |_| true,
         needs: [OUTCOME_REWARDS, GROUP_IDS],
         takes: [TOKEN_REWARDS, REWARD_MATRIX],
         options: {

@@ -42,6 +42,7 @@ crate::method! {
         family: "group baseline",
         paper: "arXiv:2402.03300",
         certainty: Code,
+        batch_wide: |options| options.scale == Scale::Batch,
         needs: [OUTCOME_REWARDS, GROUP_IDS],
         takes: [TOKEN_REWARDS, REWARD_MATRIX],
         options: {

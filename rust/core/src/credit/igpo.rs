@@ -48,6 +48,7 @@ crate::method! {
         family: "turn rewards",
         paper: "arXiv:2510.14967",
         certainty: Code,
+        batch_wide: |options| options.scale == Scale::Batch,
         needs: [TURN_REWARDS, GROUP_IDS],
         takes: [OUTCOME_REWARDS, TOKEN_REWARDS],
         options: {

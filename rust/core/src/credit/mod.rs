@@ -106,6 +106,8 @@ pub struct Method {
     pub card: Card,
     /// Runs it with settings that are already merged.
     pub run: fn(&Rollouts<'_>, &Settings) -> Result<Credit>,
+    /// Whether, with settings that are already merged, credit depends on other groups.
+    pub crosses_groups: fn(&Settings) -> Result<bool>,
 }
 
 impl Method {
@@ -117,11 +119,7 @@ impl Method {
         like: Option<&str>,
         settings: &Settings,
     ) -> Result<Credit> {
-        let mut merged = match like {
-            None => Settings::new(),
-            Some(name) => self.preset(name)?,
-        };
-        merged.extend(settings.iter().cloned());
+        let merged = self.merge(like, settings)?;
         for spec in self.card.needs {
             let there = |name: &str| rollouts.present().iter().any(|have| have == name);
             if !there(spec.name) && !spec.derived_from.iter().any(|name| there(name)) {
@@ -136,6 +134,18 @@ impl Method {
         let mut credit = (self.run)(rollouts, &merged)?;
         credit.counts.absent = rollouts.absent();
         Ok(credit)
+    }
+
+    /// Whether a trajectory's credit depends on other groups than its own, as with a
+    /// batch-wide mean. If not, a batch may be computed group by group.
+    pub fn batch_wide(&self, like: Option<&str>, settings: &Settings) -> Result<bool> {
+        (self.crosses_groups)(&self.merge(like, settings)?)
+    }
+
+    fn merge(&self, like: Option<&str>, settings: &Settings) -> Result<Settings> {
+        let mut merged = like.map_or_else(|| Ok(Settings::new()), |name| self.preset(name))?;
+        merged.extend(settings.iter().cloned());
+        Ok(merged)
     }
 
     fn preset(&self, name: &str) -> Result<Settings> {
@@ -199,7 +209,9 @@ impl Credit {
 /// Declares a method: documentation, card, options and presets in one block.
 ///
 /// The block stands at the top of the method's file; a function
-/// `credit(&Rollouts, &Options) -> Result<Credit>` follows it.
+/// `credit(&Rollouts, &Options) -> Result<Credit>` follows it. `batch_wide`, a
+/// function of the options, says when credit depends on other groups than a
+/// trajectory's own; without it, it never does.
 #[macro_export]
 macro_rules! method {
     (
@@ -210,6 +222,7 @@ macro_rules! method {
             family: $family:literal,
             paper: $paper:literal,
             certainty: $certainty:ident,
+            $( batch_wide: $batch_wide:expr, )?
             needs: [ $($need:expr),* $(,)? ],
             takes: [ $($take:expr),* $(,)? ],
             options: { $( $(#[doc = $option_doc:literal])* $option:ident: $type:ty = $default:expr, )* },
@@ -282,6 +295,11 @@ macro_rules! method {
                 ),*]) ),*],
             },
             run: |rollouts, settings| credit(rollouts, &Options::read(settings)?),
+            crosses_groups: |settings| {
+                let options = Options::read(settings)?;
+                let rules: &[fn(&Options) -> bool] = &[$($batch_wide)?];
+                Ok(rules.iter().any(|rule| rule(&options)))
+            },
         };
     };
 }
