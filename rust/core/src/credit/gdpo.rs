@@ -54,6 +54,7 @@ crate::method! {
         family: "group baseline",
         paper: "arXiv:2601.05242",
         certainty: ThirdParty,
+        batch_wide: |options| options.whiten != Whiten::Nothing || options.scale == Scale::Batch,
         needs: [OUTCOME_REWARDS, GROUP_IDS],
         takes: [REWARD_MATRIX, TOKEN_REWARDS],
         options: {

@@ -37,6 +37,7 @@ crate::method! {
         family: "group baseline",
         paper: "arXiv:2501.03262",
         certainty: Code,
+        batch_wide: |_| true,
         needs: [OUTCOME_REWARDS, GROUP_IDS],
         takes: [TOKEN_REWARDS, REWARD_MATRIX],
         options: {
