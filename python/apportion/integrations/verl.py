@@ -21,7 +21,6 @@ Written against verl 0.9. Imports verl and torch, and is imported by nothing.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import logging
 import sys
@@ -150,7 +149,7 @@ def compute_grpo_passk_outcome_advantage(
     """`grpo_passk`; the config says whether to divide, as in verl."""
     divide = _option(config, "norm_adv_by_std_in_grpo", norm_adv_by_std_in_grpo)
     options = {"eps": epsilon, "scale": _scale(divide)}
-    return _same(_credit("grpo_passk", token_level_rewards, response_mask, index, **options))
+    return _same(_credit("grpo_passk", token_level_rewards, response_mask, index, None, **options))
 
 
 def compute_reinforce_plus_plus_outcome_advantage(
