@@ -210,6 +210,12 @@ impl Floats<'_> {
     }
 }
 
+impl From<Vec<f32>> for Floats<'_> {
+    fn from(values: Vec<f32>) -> Self {
+        Self::F32(Cow::Owned(values))
+    }
+}
+
 impl From<Vec<f64>> for Floats<'_> {
     fn from(values: Vec<f64>) -> Self {
         Self::F64(Cow::Owned(values))

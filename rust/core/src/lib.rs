@@ -19,6 +19,7 @@ pub mod returns;
 pub mod reward;
 pub mod reward_matrix;
 pub mod rollouts;
+pub mod rows;
 pub mod similarity;
 pub mod spread;
 pub mod stats;

@@ -113,6 +113,15 @@ fn reinforce_pp_baseline() {
     check_all("verl_reinforce_pp_baseline", "reinforce_pp_baseline", &[]);
 }
 
+#[test]
+fn remax() {
+    for case in cases("verl_remax") {
+        let mut batch = batch(&case);
+        batch.columns.push(("reward_baselines", case.flat("reward_baselines")));
+        check(&case, &batch, "remax", &[("remask", Value::Bool(false))]);
+    }
+}
+
 /// TRL's reward matrix: one token a row, so that token credit is row credit.
 #[test]
 fn trl() {

@@ -16,6 +16,9 @@ use proptest::prelude::*;
 
 const WIDTH: usize = 4;
 
+/// From a score, its group and the others of its group to its advantage.
+type Rule = dyn Fn(f64, &[f64], &[f64]) -> f64;
+
 /// Scores by reward functions, groups and lengths of some trajectories.
 #[derive(Clone, Debug)]
 struct Sample {
@@ -252,7 +255,7 @@ proptest! {
     fn gdpo(sample in samples(2)) {
         let (ids, weights) = (&sample.ids, [1.0, 0.5]);
         let settings = [("reward_weights", Value::Floats(weights.to_vec()))];
-        let summed = |rule: &dyn Fn(f64, &[f64], &[f64]) -> f64| -> Vec<f64> {
+        let summed = |rule: &Rule| -> Vec<f64> {
             let column = |k: usize| -> Vec<f64> { sample.rewards.iter().map(|r| r[k]).collect() };
             let parts = [0, 1].map(|k| keep_absent(each(&column(k), ids, rule), &column(k)));
             (0..ids.len()).map(|i| {
@@ -313,4 +316,45 @@ fn sessions_of_several_rows() {
     let (grpo, rloo) = (run("grpo"), run("rloo"));
     assert!((grpo[0] - 0.5f64.sqrt()).abs() < 1e-5 && (grpo[1] + 0.5f64.sqrt()).abs() < 1e-5);
     assert!((rloo[0] - 1.0 / 3.0).abs() < 1e-12 && (rloo[1] + 1.0).abs() < 1e-12, "{rloo:?}");
+}
+
+/// ReMax from scores alone: packed, every trained token gets `s - b`; as step rows, the last
+/// row's score reaches the rows before it, and a NaN score leaves out all rows of its session.
+#[test]
+fn remax_from_scores() {
+    let exec = Exec::default();
+    let mask = [1, 1, 0, 1, 0, 0, 0, 0, 0, 1, 1, 1];
+    let floats = |x: &[f64]| Column::Floats(x.to_vec().into());
+    let rows = || {
+        Rollouts::packed(Offsets::even(4, 3).unwrap(), Mask::U8(&mask), &exec)
+            .unwrap()
+            .with("reward_baselines", floats(&[0.5, 0.25, 0.5, 0.0]))
+    };
+    let run = |rollouts: &Rollouts<'_>| {
+        let credit = credit::find("remax").unwrap().credit(rollouts, None, &Vec::new()).unwrap();
+        match credit.advantages {
+            Values::Tokens(tokens) => tokens.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let packed = rows().with("outcome_rewards", floats(&[1.0, 2.0, 9.0, f64::NAN]));
+    assert_eq!(run(&packed), [0.5, 0.5, 0.0, 1.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+
+    let sessions = Keys::Ints(Cow::Borrowed(&[1, 1, 2, 3]));
+    let steps = rows()
+        .with("outcome_rewards", floats(&[7.0, 2.0, 9.0, 1.0]))
+        .with_trajectories(&sessions, None)
+        .unwrap();
+    assert_eq!(run(&steps), [1.75, 1.75, 0.0, 1.75, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+
+    let mut rewards = [0.0; 12];
+    (rewards[0], rewards[3], rewards[2]) = (1.0, 2.0, 100.0);
+    let steps =
+        rows().with("token_rewards", floats(&rewards)).with_trajectories(&sessions, None).unwrap();
+    assert_eq!(run(&steps)[..4], [2.75, 1.75, 0.0, 1.75]);
+    rewards[3] = f64::NAN;
+    let steps =
+        rows().with("token_rewards", floats(&rewards)).with_trajectories(&sessions, None).unwrap();
+    assert_eq!(run(&steps), [0.0; 12]);
+    assert_eq!(steps.absent(), 1);
 }

@@ -341,4 +341,5 @@ methods! {
     reinforce_pp_baseline,
     matchtir,
     gigpo,
+    remax,
 }
