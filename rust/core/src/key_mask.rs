@@ -12,9 +12,16 @@ use crate::options::{OptionValue, Value};
 /// byte before, if any, comes first.
 type Match = fn(Option<u8>, &[u8]) -> usize;
 
-/// Every rule: name and match. Where several are asked for, the earlier wins.
-const RULES: [(&str, Match); 4] =
-    [("uuid", uuid), ("iso_time", iso_time), ("hex", hex), ("digits", digits)];
+/// Name, match, and whether a match can start with a letter from a to f instead of a digit.
+type Rule = (&'static str, Match, bool);
+
+/// Every rule. Where several are asked for, the earlier wins.
+const RULES: [Rule; 4] = [
+    ("uuid", uuid, true),
+    ("iso_time", iso_time, false),
+    ("hex", hex, true),
+    ("digits", digits, false),
+];
 
 /// Which parts of a text are masked: any of the rules, each match replaced by `0`.
 ///
@@ -26,20 +33,22 @@ const RULES: [(&str, Match); 4] =
 pub struct KeyMask([bool; RULES.len()]);
 
 impl KeyMask {
+    fn rules(self) -> impl Iterator<Item = Rule> {
+        RULES.into_iter().zip(self.0).filter(|(_, on)| *on).map(|(rule, _)| rule)
+    }
+
     /// The text with each match replaced by `0`.
     pub fn apply(&self, text: &str) -> String {
-        let rules = || RULES.iter().zip(self.0).filter(|(_, on)| *on).map(|((_, rule), _)| rule);
+        let letters = self.rules().any(|(_, _, letters)| letters);
+        let may_start = |b: &u8| b.is_ascii_digit() || letters && b.is_ascii_hexdigit();
         let bytes = text.as_bytes();
         let mut out = String::with_capacity(text.len());
         let (mut at, mut copied) = (0, 0);
-        while at < bytes.len() {
+        while let Some(skipped) = bytes[at..].iter().position(may_start) {
+            at += skipped;
             let before = at.checked_sub(1).map(|i| bytes[i]);
-            let start = bytes[at].is_ascii_hexdigit();
-            let length = if start {
-                rules().map(|rule| rule(before, &bytes[at..])).find(|&n| n > 0).unwrap_or(0)
-            } else {
-                0
-            };
+            let mut lengths = self.rules().map(|(_, rule, _)| rule(before, &bytes[at..]));
+            let length = lengths.find(|&length| length > 0).unwrap_or(0);
             if length > 0 {
                 // Matches begin and end with ASCII, so both cuts are between characters.
                 out.push_str(&text[copied..at]);
@@ -63,16 +72,15 @@ impl OptionValue for KeyMask {
         let Value::Text(names) = value else { return None };
         let mut mask = Self::default();
         for name in names.split(',') {
-            mask.0[RULES.iter().position(|(rule, _)| *rule == name.trim())?] = true;
+            mask.0[RULES.iter().position(|rule| rule.0 == name.trim())?] = true;
         }
         Some(mask)
     }
     fn show(&self) -> Value {
-        let on = RULES.iter().zip(self.0).filter(|(_, on)| *on);
-        Value::Text(on.map(|((name, _), _)| *name).collect::<Vec<_>>().join(","))
+        Value::Text(self.rules().map(|rule| rule.0).collect::<Vec<_>>().join(","))
     }
     fn expected() -> String {
-        format!("a text of {} with commas between", RULES.map(|(name, _)| name).join(", "))
+        format!("a text of {} with commas between", RULES.map(|rule| rule.0).join(", "))
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::exec::Exec;
-use crate::similarity::{needed, ratio};
+use crate::similarity::{Pace, needed, ratio};
 
 /// From this length of the second string on, frequent symbols start no match.
 const POPULAR_FROM: usize = 200;
@@ -24,7 +24,7 @@ const POPULAR_FROM: usize = 200;
 /// can take it from 1 to almost 0. Two empty strings give 1. The only error is an interrupt.
 pub fn difflib_ratio(a: &str, b: &str, exec: &Exec<'_>) -> Result<f64> {
     let a: Vec<char> = a.chars().collect();
-    let matched = Index::new(b).matched(&a, 0.0, exec)?.unwrap_or(0);
+    let matched = Index::new(b).matched(&a, 0.0, &mut Pace::new(exec))?.unwrap_or(0);
     Ok(ratio(matched, a.len() + b.chars().count()))
 }
 
@@ -88,7 +88,7 @@ impl Index {
         &self,
         a: &[char],
         cutoff: f64,
-        exec: &Exec<'_>,
+        pace: &mut Pace<'_, '_>,
     ) -> Result<Option<usize>> {
         let b = &self.symbols[..];
         let Some(needed) = needed(a.len() + b.len(), cutoff) else { return Ok(None) };
@@ -98,7 +98,6 @@ impl Index {
             places: a.iter().map(|&symbol| self.places_of(symbol)).collect(),
             lengths: [vec![(0, 0); b.len() + 1], vec![(0, 0); b.len() + 1]],
             row: 0,
-            work: 0,
         };
         let mut open = vec![(0..a.len(), 0..b.len())];
         // What is matched so far, and at most: with all of the open regions.
@@ -108,7 +107,7 @@ impl Index {
                 return Ok(None);
             }
             most -= left.len().min(right.len());
-            let (i, j, length) = search.longest(left.clone(), right.clone(), exec)?;
+            let (i, j, length) = search.longest(left.clone(), right.clone(), pace)?;
             if length == 0 {
                 continue;
             }
@@ -137,7 +136,6 @@ struct Search<'s> {
     /// `b`, which holds only if `row` is the row before. So nothing is ever cleared.
     lengths: [Vec<(u64, usize)>; 2],
     row: u64,
-    work: usize,
 }
 
 impl Search<'_> {
@@ -146,7 +144,7 @@ impl Search<'_> {
         &mut self,
         left: Range<usize>,
         right: Range<usize>,
-        exec: &Exec<'_>,
+        pace: &mut Pace<'_, '_>,
     ) -> Result<(usize, usize, usize)> {
         let (mut best_i, mut best_j, mut best) = (left.start, right.start, 0);
         self.row += 1;
@@ -155,6 +153,7 @@ impl Search<'_> {
             let [even, odd] = &mut self.lengths;
             let (now, before) = if self.row.is_multiple_of(2) { (even, odd) } else { (odd, even) };
             let places = &self.index.places[self.places[i].clone()];
+            pace.spend(1 + places.len())?;
             let from = places.partition_point(|&j| (j as usize) < right.start);
             for &j in &places[from..] {
                 let j = j as usize;
@@ -167,12 +166,6 @@ impl Search<'_> {
                 if length > best {
                     (best_i, best_j, best) = (i + 1 - length, j + 1 - length, length);
                 }
-                self.work += 1;
-            }
-            self.work += 1;
-            if self.work > 1 << 20 {
-                exec.check()?;
-                self.work = 0;
             }
         }
         let (a, b) = (self.a, &self.index.symbols);

@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::similarity::difflib::Index;
-use crate::similarity::{Similarity, indel, ratio};
+use crate::similarity::{Pace, Similarity, indel, ratio};
 
 /// When two strings count as one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,12 +27,13 @@ pub struct Similar {
 pub fn first_fit(texts: &[&str], rule: Similar, exec: &Exec<'_>) -> Result<Vec<usize>> {
     let mut firsts: Vec<(usize, Candidate<'_>)> = Vec::new();
     let mut out = Vec::with_capacity(texts.len());
+    let mut pace = Pace::new(exec);
     for (place, text) in texts.iter().enumerate() {
-        exec.check()?;
+        pace.spend(text.len())?;
         let own = Candidate::new(text);
         let mut found = None;
         for (first, candidate) in &firsts {
-            if own.is_like(candidate, rule, exec)? {
+            if own.is_like(candidate, rule, &mut pace)? {
                 found = Some(*first);
                 break;
             }
@@ -69,20 +70,21 @@ impl<'s> Candidate<'s> {
 
     /// Whether `ratio(self, first) >= threshold`, by ever closer upper bounds: lengths,
     /// symbols in any order, and for `difflib` the longest common subsequence.
-    fn is_like(&self, first: &Self, rule: Similar, exec: &Exec<'_>) -> Result<bool> {
+    fn is_like(&self, first: &Self, rule: Similar, pace: &mut Pace<'_, '_>) -> Result<bool> {
+        pace.spend(CLASSES)?;
         let total = self.len + first.len;
         let below = |matched| ratio(matched, total) < rule.threshold;
         if below(self.len.min(first.len)) || below(self.in_any_order(first)) {
             return Ok(false);
         }
         let Similar { similarity, threshold } = rule;
-        let common = indel::matched(self.text, self.len, first.text, first.len, threshold, exec)?;
+        let common = indel::matched(self.text, self.len, first.text, first.len, threshold, pace)?;
         if similarity == Similarity::Indel || common.is_none() {
             return Ok(common.is_some());
         }
         let symbols = self.symbols.get_or_init(|| self.text.chars().collect());
         let index = first.index.get_or_init(|| Index::new(first.text));
-        Ok(index.matched(symbols, threshold, exec)?.is_some())
+        Ok(index.matched(symbols, threshold, pace)?.is_some())
     }
 
     fn in_any_order(&self, other: &Self) -> usize {

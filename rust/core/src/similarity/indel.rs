@@ -10,7 +10,7 @@ use std::str::Chars;
 
 use crate::error::Result;
 use crate::exec::Exec;
-use crate::similarity::{needed, ratio};
+use crate::similarity::{Pace, needed, ratio};
 
 /// `2 LCS(a, b) / (|a| + |b|)` over code points, where it is at least `cutoff`; else 0.
 ///
@@ -20,7 +20,7 @@ use crate::similarity::{needed, ratio};
 /// The only error is an interrupt.
 pub fn indel_ratio(a: &str, b: &str, cutoff: f64, exec: &Exec<'_>) -> Result<f64> {
     let (a_len, b_len) = (a.chars().count(), b.chars().count());
-    let matched = matched(a, a_len, b, b_len, cutoff, exec)?;
+    let matched = matched(a, a_len, b, b_len, cutoff, &mut Pace::new(exec))?;
     Ok(matched.map_or(0.0, |matched| ratio(matched, a_len + b_len)))
 }
 
@@ -31,7 +31,7 @@ pub(super) fn matched(
     b: &str,
     b_len: usize,
     cutoff: f64,
-    exec: &Exec<'_>,
+    pace: &mut Pace<'_, '_>,
 ) -> Result<Option<usize>> {
     let Some(needed) = needed(a_len + b_len, cutoff) else { return Ok(None) };
     if needed > a_len.min(b_len) {
@@ -49,7 +49,7 @@ pub(super) fn matched(
     if least > m {
         return Ok(None);
     }
-    let found = if m == 0 { 0 } else { lcs(pattern, m, text, n, least, exec)? };
+    let found = if m == 0 { 0 } else { lcs(pattern, m, text, n, least, pace)? };
     Ok((found >= least).then_some(outer + found))
 }
 
@@ -137,12 +137,11 @@ fn lcs(
     text: &str,
     n: usize,
     least: usize,
-    exec: &Exec<'_>,
+    pace: &mut Pace<'_, '_>,
 ) -> Result<usize> {
     const ROWS_A_CHECK: usize = 32;
     let mut places = Places::new(pattern, m.div_ceil(64));
     let mut grows = vec![u64::MAX; places.words];
-    let mut work = 0;
     for (row, symbol) in text.chars().enumerate() {
         let first = row.saturating_sub(n - least) / 64;
         let last = (row + (m - least) + 1).min(m).div_ceil(64);
@@ -155,15 +154,10 @@ fn lcs(
             carry = over | again;
             *v = sum | (*v - u);
         }
-        work += last - first;
-        if (row + 1).is_multiple_of(ROWS_A_CHECK) {
-            if at_most(&grows[..last], m, n - row - 1) < least {
-                return Ok(0);
-            }
-            if work > 1 << 20 {
-                exec.check()?;
-                work = 0;
-            }
+        pace.spend(last - first)?;
+        let check = (row + 1).is_multiple_of(ROWS_A_CHECK);
+        if check && at_most(&grows[..last], m, n - row - 1) < least {
+            return Ok(0);
         }
     }
     Ok(grows.iter().map(|word| word.count_zeros() as usize).sum())

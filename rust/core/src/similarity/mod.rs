@@ -20,6 +20,8 @@ pub use first_fit::{Similar, first_fit};
 pub use indel::indel_ratio;
 
 use crate::choice;
+use crate::error::Result;
+use crate::exec::Exec;
 
 choice! {
     /// How the likeness of two strings is measured.
@@ -28,6 +30,28 @@ choice! {
         Indel = "indel",
         /// [`difflib_ratio`]: as Python's `difflib` does.
         Difflib = "difflib",
+    }
+}
+
+/// Asks every few milliseconds of work whether to stop.
+struct Pace<'e, 'x> {
+    exec: &'e Exec<'x>,
+    work: usize,
+}
+
+impl<'e, 'x> Pace<'e, 'x> {
+    fn new(exec: &'e Exec<'x>) -> Self {
+        Self { exec, work: 0 }
+    }
+
+    /// Counts `work` steps of a nanosecond or a few.
+    fn spend(&mut self, work: usize) -> Result<()> {
+        self.work += work;
+        if self.work < 1 << 20 {
+            return Ok(());
+        }
+        self.work = 0;
+        self.exec.check()
     }
 }
 
