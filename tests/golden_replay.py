@@ -57,7 +57,8 @@ def verl(method: str, /, **fixed: Any) -> Callable[[Case], Outputs]:
     def replay(case: Case) -> Outputs:
         options = {k: v(case) if callable(v) else v for k, v in fixed.items()}
         try:
-            return padded(ap.credit(method, verl_rollouts(case), **options))
+            rollouts = verl_rollouts(case, reward_baselines="reward_baselines")
+            return padded(ap.credit(method, rollouts, **options))
         except ap.InputError as error:
             # The reference raises; which rule it names must be the same.
             return {
@@ -139,6 +140,7 @@ REPLAY: dict[str, Callable[[Case], Outputs]] = {
     "verl_rloo_vectorized": verl("rloo", singleton="zero"),
     "verl_opo": verl("opo"),
     "verl_gpg": verl("gpg"),
+    "verl_remax": verl("remax", remask=False),
     "verl_reinforce_pp_baseline": verl("reinforce_pp_baseline"),
     "verl_masked_whiten": masked_whiten,
     "trl_grpo_advantage": trl,

@@ -395,7 +395,8 @@ impl<'a> Rollouts<'a> {
 
     fn row_matrix(&self) -> Result<RewardMatrix> {
         let (values, width) = match self.column(&REWARD_MATRIX)? {
-            Column::Matrix { values, width } => (values.to_vec(), *width),
+            // An empty matrix may have no columns either.
+            Column::Matrix { values, width } => (values.to_vec(), (*width).max(1)),
             Column::Floats(values) => (values.to_vec(), 1),
             other => return Err(wrong_kind(&REWARD_MATRIX, other)),
         };
@@ -581,7 +582,7 @@ fn wrong_kind(spec: &ColumnSpec, got: &Column<'_>) -> Error {
 
 fn not_finite(spec: &ColumnSpec, index: usize, value: f64) -> Error {
     let expected = match spec.kind {
-        Kind::Reward => "a finite number, or NaN for an absent reward",
+        Kind::Reward | Kind::RewardMatrix => "a finite number, or NaN for an absent reward",
         _ => "a finite number",
     };
     Error::Value {
