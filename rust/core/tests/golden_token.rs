@@ -4,12 +4,30 @@
 
 mod common;
 
+use apportion_core::column::Floats;
 use apportion_core::column::Mask;
+use apportion_core::credit::{Credit, Values};
 use apportion_core::exec::Exec;
+use apportion_core::options::Value;
 use apportion_core::ragged::Offsets;
 use apportion_core::rollouts::Rollouts;
 use apportion_core::whiten::{Whitening, whiten_tokens};
-use common::cases;
+use common::{Batch, Case, cases, flatten, tokens};
+
+fn batch(case: &Case, mask: &str, columns: &[(&'static str, &str)]) -> Batch {
+    let (rows, width) = case.shape(mask);
+    let ids = if case.input("index").is_null() { Vec::new() } else { case.ids("index") };
+    let columns = columns.iter().map(|&(name, field)| (name, case.flat(field))).collect();
+    Batch { rows, width, mask: case.flat(mask), ids, columns }
+}
+
+fn advantages_and_returns(rollouts: &Rollouts<'_>, credit: Credit) -> (Vec<f64>, Vec<f64>) {
+    (tokens(rollouts, &credit.advantages), tokens(rollouts, &credit.returns.unwrap()))
+}
+
+fn number(case: &Case, name: &str) -> Value {
+    Value::Float(case.hyper(name).as_f64().unwrap())
+}
 
 #[test]
 fn masked_whiten() {
@@ -26,5 +44,48 @@ fn masked_whiten() {
         let rule = Whitening { shift_mean, ddof, eps, ..Whitening::VERL };
         whiten_tokens(&rollouts, &mut values, &rule, false, |_| true).unwrap();
         case.check("whitened", &values);
+    }
+}
+
+#[test]
+fn gae() {
+    for folder in ["gae", "verl_gae"] {
+        for case in cases(folder) {
+            let columns = [("token_rewards", "token_level_rewards"), ("values", "values")];
+            let settings = [
+                ("gamma", number(&case, "gamma")),
+                ("lam", number(&case, "lam")),
+                ("remask", Value::Bool(false)),
+            ];
+            let (advantages, returns) = batch(&case, "response_mask", &columns)
+                .run("gae", &settings, advantages_and_returns)
+                .unwrap();
+            let whitened = case.has_output("advantages_whitened");
+            case.check(if whitened { "advantages_whitened" } else { "advantages" }, &advantages);
+            case.check("returns", &returns);
+        }
+    }
+}
+
+#[test]
+fn openrlhf_gae() {
+    for case in cases("openrlhf_gae") {
+        let settings = [
+            ("gamma", number(&case, "gamma")),
+            ("lam", case.hyper("lambd").as_f64().map_or(Value::Float(1.0), Value::Float)),
+            ("masked", Value::Text("decay".into())),
+            ("whiten", Value::Bool(false)),
+            ("remask", Value::Bool(false)),
+        ];
+        let mut batch = batch(&case, "action_mask", &[("token_rewards", "rewards")]);
+        // Cumulative returns are the estimator without a critic.
+        let critic = case.has_output("advantages");
+        let values = if critic { case.flat("values") } else { vec![0.0; batch.mask.len()] };
+        batch.columns.push(("values", values));
+        let (advantages, returns) = batch.run("gae", &settings, advantages_and_returns).unwrap();
+        case.check("returns", &returns);
+        if critic {
+            case.check("advantages", &advantages);
+        }
     }
 }

@@ -329,6 +329,7 @@ macro_rules! methods {
 }
 
 methods! {
+    gae,
     grpo,
     grpo_passk,
     rloo,
