@@ -262,7 +262,7 @@ impl Mask<'_> {
     /// [`Mask::read`] to tell. Several times as fast as that.
     pub fn prefix(&self, range: Range<usize>) -> Option<usize> {
         fn count<T: Copy + PartialEq>(values: &[T], zero: T, one: T) -> Option<usize> {
-            let ones = values.iter().filter(|&&v| v == one).count();
+            let ones = values.partition_point(|&v| v == one);
             let (head, tail) = values.split_at(ones);
             // Folds instead of `all`: without an early exit they are vector instructions.
             let is = |part: &[T], what: T| part.iter().fold(true, |all, &v| all & (v == what));

@@ -13,6 +13,7 @@ pub mod gains;
 pub mod group;
 pub mod key_mask;
 pub mod matching;
+pub mod memory;
 pub mod options;
 pub mod ragged;
 pub mod returns;

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::exec::cut;
+use crate::memory::zeroed;
 use crate::rollouts::{CHUNK_TOKENS, Rollouts};
 use crate::stats::Moments;
 use crate::tokens::Real;
@@ -25,9 +26,6 @@ pub struct Pair<T> {
 
 /// Runs `work` on every row with the row's part of both outputs, which hold 0 before.
 /// It says what whitening must know: the row's shape and the moments of its advantages.
-///
-/// Fresh memory holds 0 already; where `work` leaves padding alone, the pages of the
-/// padding are never touched and cost neither time nor memory.
 pub fn fill<T, S, F>(rollouts: &Rollouts<'_>, work: F) -> Result<Pair<T>>
 where
     T: Real,
@@ -35,8 +33,8 @@ where
     F: Fn(&mut S, usize, &mut [T], &mut [T]) -> Result<(RowShape, Moments)> + Sync,
 {
     let rows = rollouts.rows();
-    let mut advantages = vec![T::default(); rows.total()];
-    let mut returns = vec![T::default(); rows.total()];
+    let mut advantages: Vec<T> = zeroed(rows.total());
+    let mut returns: Vec<T> = zeroed(rows.total());
     let chunks = rows.chunks(CHUNK_TOKENS);
     let lengths = || chunks.iter().map(|c| rows.start(c.end) - rows.start(c.start));
     let parts = cut(&mut advantages, lengths()).into_iter().zip(cut(&mut returns, lengths()));

@@ -9,6 +9,7 @@ use crate::column::{Floats, Mask};
 use crate::credit::Values;
 use crate::error::Result;
 use crate::exec::cut;
+use crate::memory::zeroed;
 use crate::rollouts::{CHUNK_TOKENS, Rollouts, Turns};
 use crate::tokens::Real;
 
@@ -75,7 +76,10 @@ fn write(
 fn spread<T: Real>(rollouts: &Rollouts<'_>, source: &Source<'_>, fill: f64) -> Result<Vec<T>> {
     let rows = rollouts.rows();
     let fill = T::from_f64(fill);
-    let mut out = vec![fill; rows.total()];
+    let mut out: Vec<T> = zeroed(rows.total());
+    if fill != T::default() {
+        out.fill(fill);
+    }
     let chunks = rows.chunks(CHUNK_TOKENS);
     let parts = cut(&mut out, chunks.iter().map(|c| rows.start(c.end) - rows.start(c.start)));
     let jobs = chunks.iter().cloned().zip(parts).collect();
@@ -116,9 +120,12 @@ fn write_span<T: Real>(
     target: &mut [T],
     buffer: &mut Vec<bool>,
 ) -> Result<()> {
+    if let Some(trained) = mask.prefix(span.clone()) {
+        target[..trained].fill(value);
+        return Ok(());
+    }
     mask.read(span, buffer)?;
-    // Nothing is written after the last trained token, so that padding which
-    // the allocator handed out as untouched zero pages stays untouched.
+    // Nothing is written after the last trained token: the padding holds `fill` already.
     let end = buffer.iter().rposition(|&m| m).map_or(0, |last| last + 1);
     for (t, &m) in target[..end].iter_mut().zip(&buffer[..end]) {
         *t = if m { value } else { fill };

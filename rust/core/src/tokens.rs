@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 /// A floating-point type that results can be written in.
-pub trait Real: Copy + Default + Send + Sync + 'static {
+pub trait Real: Copy + Default + PartialEq + Send + Sync + 'static {
     /// Narrows a result.
     fn from_f64(x: f64) -> Self;
     /// Widens a result.

@@ -4,15 +4,14 @@
 
 mod common;
 
-use apportion_core::column::Floats;
 use apportion_core::column::Mask;
-use apportion_core::credit::{Credit, Values};
+use apportion_core::credit::Credit;
 use apportion_core::exec::Exec;
 use apportion_core::options::Value;
 use apportion_core::ragged::Offsets;
 use apportion_core::rollouts::Rollouts;
 use apportion_core::whiten::{Whitening, whiten_tokens};
-use common::{Batch, Case, cases, flatten, tokens};
+use common::{Batch, Case, cases, tokens};
 
 fn batch(case: &Case, mask: &str, columns: &[(&'static str, &str)]) -> Batch {
     let (rows, width) = case.shape(mask);
