@@ -54,6 +54,7 @@ crate::method! {
         family: "critic",
         paper: "arXiv:1506.02438",
         certainty: Code,
+        batch_wide: |options| options.whiten,
         needs: [TOKEN_REWARDS, VALUES],
         takes: [],
         options: {
