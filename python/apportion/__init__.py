@@ -22,6 +22,7 @@ from apportion.errors import (
     OptionError,
 )
 from apportion.methods import MethodCard, columns, methods
+from apportion.report import write_report
 from apportion.rollouts import Rollouts
 from apportion.threads import get_num_threads, num_threads, set_num_threads
 
@@ -44,4 +45,5 @@ __all__ = [
     "methods",
     "num_threads",
     "set_num_threads",
+    "write_report",
 ]

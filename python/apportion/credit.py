@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ class Credit:
     """Parts of the result worth looking at, by name, each with its level."""
     counts: Mapping[str, int]
     """`groups`, `singletons`, `zero_spread` groups, and `absent` (NaN) rewards."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options that were given; the others were at the method's defaults."""
+    like: str | None = None
+    """The trainer whose settings were taken, if one was named."""
 
     @property
     def level(self) -> str:
@@ -49,7 +54,10 @@ class Credit:
 
     @functools.cached_property
     def turn_advantages(self) -> Array:
-        """Advantage of each turn, `(turns,)`: its own, or the mean over its tokens."""
+        """Advantage of each turn, `(turns,)`: its own, or the mean over its tokens.
+
+        In turn order; where a row is a turn, in the order of the rows.
+        """
         return self._by_turn(*self.values["advantages"])
 
     def tokens(self, name: str = "advantages", dtype: Any = None) -> Array:
@@ -77,6 +85,18 @@ class Credit:
             )
         return origin.restore(self.tokens(name, dtype))
 
+    def to_html(
+        self,
+        path: str | PathLike[str],
+        *,
+        title: str = "Credit report",
+        source: str | None = None,
+    ) -> None:
+        """Write a self-contained HTML report; see `apportion.write_report`."""
+        from apportion.report import write_report
+
+        write_report(path, self.rollouts, self, title=title, source=source)
+
     def _part(self, name: str) -> Leveled:
         found = self.values.get(name) or self.extras.get(name)
         if found is None:
@@ -98,6 +118,9 @@ class Credit:
         sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
         lengths = spans[:, 1] - spans[:, 0]
         means: Array = (sums[spans[:, 1]] - sums[spans[:, 0]]) / np.maximum(lengths, 1)
+        rows = self.rollouts.turn_rows
+        if rows is not None:
+            means[rows] = means.copy()
         return means
 
 
@@ -132,7 +155,7 @@ def credit(
     result = _core.credit(rollouts._batch, method, options, like, get_num_threads())
     names = ("advantages", "returns", "clip_scale", "loss_mask")
     values = {name: result[name] for name in names if result[name] is not None}
-    return Credit(method, rollouts, values, result["extras"], result["counts"])
+    return Credit(method, rollouts, values, result["extras"], result["counts"], options, like)
 
 
 def _run_function(function: Function, rollouts: Rollouts, options: Mapping[str, Any]) -> Credit:
@@ -148,4 +171,4 @@ def _run_function(function: Function, rollouts: Rollouts, options: Mapping[str, 
         raise InputError(f"{name}: returned {len(values)} values, expected one of {sizes}")
     level = fitting[-1]
     kept = values if level == "token" else values.astype(np.float64)
-    return Credit(name, rollouts, {"advantages": (level, kept)}, {}, {})
+    return Credit(name, rollouts, {"advantages": (level, kept)}, {}, {}, options)

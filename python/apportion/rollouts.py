@@ -220,6 +220,15 @@ class Rollouts:
         offsets, spans = _core.turns(self._batch, get_num_threads())
         return offsets, spans.reshape(-1, 2)
 
+    @cached_property
+    def turn_rows(self) -> Array | None:
+        """Where a row is a turn: the row of each turn, `(turns,)`, in turn order. Else `None`."""
+        if self.layout.trajectory_ids is None:
+            return None
+        of_row = _core.partition(self._batch, get_num_threads())[1]
+        index = self.layout.turn_index
+        return np.lexsort((of_row,) if index is None else (index, of_row))
+
     @property
     def num_turns(self) -> int:
         """Number of turns."""
