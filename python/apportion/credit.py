@@ -112,16 +112,19 @@ class Credit:
     def _by_turn(self, level: str, values: Array) -> Array:
         if level == "turn":
             return values
+        offsets, spans = self.rollouts.turns
         if level == "trajectory":
-            return values[_core.partition(self.rollouts._batch, get_num_threads())[1]]
-        spans = self.rollouts.turns[1]
-        sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-        lengths = spans[:, 1] - spans[:, 0]
-        means: Array = (sums[spans[:, 1]] - sums[spans[:, 0]]) / np.maximum(lengths, 1)
+            ordered = np.repeat(values, np.diff(offsets))
+        else:
+            sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+            lengths = spans[:, 1] - spans[:, 0]
+            ordered = (sums[spans[:, 1]] - sums[spans[:, 0]]) / np.maximum(lengths, 1)
         rows = self.rollouts.turn_rows
-        if rows is not None:
-            means[rows] = means.copy()
-        return means
+        if rows is None:
+            return ordered
+        by_row = np.empty_like(ordered)
+        by_row[rows] = ordered
+        return by_row
 
 
 Function = Callable[..., Any]

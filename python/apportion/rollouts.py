@@ -223,11 +223,7 @@ class Rollouts:
     @cached_property
     def turn_rows(self) -> Array | None:
         """Where a row is a turn: the row of each turn, `(turns,)`, in turn order. Else `None`."""
-        if self.layout.trajectory_ids is None:
-            return None
-        of_row = _core.partition(self._batch, get_num_threads())[1]
-        index = self.layout.turn_index
-        return np.lexsort((of_row,) if index is None else (index, of_row))
+        return _core.turn_rows(self._batch, get_num_threads())
 
     @property
     def num_turns(self) -> int:
@@ -249,7 +245,7 @@ class Rollouts:
     @cached_property
     def groups(self) -> Array:
         """Dense group number of each trajectory, `(trajectories,)`, by first appearance."""
-        return _core.partition(self._batch, get_num_threads())[0]
+        return _core.groups(self._batch, get_num_threads())
 
     def __len__(self) -> int:
         """Number of trajectories."""

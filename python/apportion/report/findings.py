@@ -59,7 +59,8 @@ class Batch:
 def _picked(values: Array | None, rows: Array | None) -> Array | None:
     if values is None or rows is None:
         return values
-    return np.asarray(values[rows])
+    picked: Array = values[rows]
+    return picked
 
 
 def _groups(
@@ -83,7 +84,7 @@ def _name(key: Any) -> str:
 
 
 def _zeroed(rollouts: Rollouts, values: Array) -> Array:
-    return np.nan_to_num(values, nan=0.0) if rollouts.nan_rewards == "zero" else values
+    return np.where(np.isnan(values), 0.0, values) if rollouts.nan_rewards == "zero" else values
 
 
 def _outcomes(rollouts: Rollouts) -> Array | None:
@@ -93,7 +94,9 @@ def _outcomes(rollouts: Rollouts) -> Array | None:
         return _zeroed(rollouts, np.asarray(columns["outcome_rewards"], dtype=np.float64))
     if "reward_matrix" in columns:
         flat, width = columns["reward_matrix"]
-        return _zeroed(rollouts, np.asarray(flat, dtype=np.float64).reshape(-1, width)).sum(axis=1)
+        scores = _zeroed(rollouts, np.asarray(flat, dtype=np.float64))
+        sums: Array = scores.reshape(-1, width).sum(axis=1)
+        return sums
     if "token_rewards" in columns:
         layout = rollouts.layout
         starts = layout.token_offsets

@@ -67,14 +67,16 @@ def render(content: Mapping[str, Any]) -> bytes:
 def embedded(content: Mapping[str, Any]) -> str:
     """`content` as JSON that is inert inside an HTML script element.
 
-    Escaped as well: halves of surrogate pairs, which UTF-8 cannot carry, and control
-    characters and line separators, which HTML parsers may change.
+    Escaped are also control characters and line separators, which HTML parsers may
+    change. Halves of surrogate pairs, which no text may hold, become U+FFFD.
     """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _SURROGATES.sub("\ufffd", text)
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-_UNSAFE = re.compile("[<>&\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_UNSAFE = re.compile("[<>&\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 def _printable(text: str) -> str:

@@ -19,6 +19,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(methods::to_tokens, module)?)?;
     module.add_function(wrap_pyfunction!(methods::turns, module)?)?;
     module.add_function(wrap_pyfunction!(methods::lengths, module)?)?;
-    module.add_function(wrap_pyfunction!(methods::partition, module)?)?;
+    module.add_function(wrap_pyfunction!(methods::groups, module)?)?;
+    module.add_function(wrap_pyfunction!(methods::turn_rows, module)?)?;
     primitives::register(module)
 }

@@ -191,23 +191,27 @@ pub fn lengths<'py>(batch: &Batch, py: Python<'py>, threads: usize) -> PyResult<
     Ok(PyArray1::from_vec(py, lengths.into_iter().map(|n| n as i64).collect()))
 }
 
-/// Group of each trajectory, and the trajectory of each turn as Python ordered them.
+/// Group of each trajectory.
 #[pyfunction]
-pub fn partition<'py>(
+pub fn groups<'py>(batch: &Batch, py: Python<'py>, threads: usize) -> PyResult<IntArray<'py>> {
+    let groups = batch.run(py, threads, |rollouts| {
+        Ok(rollouts.groups()?.ids().iter().map(|&id| i64::from(id)).collect())
+    })?;
+    Ok(PyArray1::from_vec(py, groups))
+}
+
+/// Where a row is a turn: the row of each turn, in turn order.
+#[pyfunction]
+pub fn turn_rows<'py>(
     batch: &Batch,
     py: Python<'py>,
     threads: usize,
-) -> PyResult<(IntArray<'py>, IntArray<'py>)> {
-    let (groups, trajectories) = batch.run(py, threads, |rollouts| {
-        let groups: Vec<i64> = rollouts.groups()?.ids().iter().map(|&id| i64::from(id)).collect();
-        let of_turn: Vec<f64> = rollouts.turns()?.trajectories().map(|t| t as f64).collect();
-        let of_turn = match rollouts.turn_places() {
-            None => of_turn,
-            Some(places) => scatter(&of_turn, places),
-        };
-        Ok((groups, of_turn.into_iter().map(|t| t as i64).collect::<Vec<i64>>()))
+) -> PyResult<Option<IntArray<'py>>> {
+    let rows = batch.run(py, threads, |rollouts| {
+        let places = rollouts.turn_places();
+        Ok(places.map(|rows| rows.iter().map(|&row| row as i64).collect()))
     })?;
-    Ok((PyArray1::from_vec(py, groups), PyArray1::from_vec(py, trajectories)))
+    Ok(rows.map(|rows| PyArray1::from_vec(py, rows)))
 }
 
 fn column<'py>(py: Python<'py>, spec: &ColumnSpec, required: bool) -> PyResult<Bound<'py, PyDict>> {

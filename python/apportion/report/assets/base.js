@@ -92,15 +92,16 @@ function textOf(name, turn) {
 let matching = null;
 const lowered = [];
 
-function search(query) {
-  const wanted = query.trim().toLowerCase();
-  matching = wanted ? new Set() : null;
-  if (wanted) {
-    data.strings.forEach((text, id) => {
-      lowered[id] ??= text.toLowerCase();
-      if (lowered[id].includes(wanted)) matching.add(id);
-    });
-  }
+const wanted = () => state.query.trim().toLowerCase();
+
+function search() {
+  const query = wanted();
+  matching = query ? new Set() : null;
+  if (!query) return;
+  data.strings.forEach((text, id) => {
+    lowered[id] ??= text.toLowerCase();
+    if (lowered[id].includes(query)) matching.add(id);
+  });
 }
 
 function matches(name, turn) {
@@ -113,14 +114,14 @@ const turnMatches = (turn) => matches("text", turn) || matches("observation", tu
 // `text` into `node`, what is searched for marked.
 function fill(node, text) {
   node.replaceChildren();
-  const wanted = state.query.trim().toLowerCase();
+  const query = wanted();
   const low = text.toLowerCase();
   let from = 0;
   // Lower case can be longer than the text (some letters of Turkish); no marks then.
-  if (wanted && low.length === text.length) {
-    for (let at = low.indexOf(wanted); at >= 0; at = low.indexOf(wanted, from)) {
-      node.append(text.slice(from, at), el("mark", {}, text.slice(at, at + wanted.length)));
-      from = at + wanted.length;
+  if (query && low.length === text.length) {
+    for (let at = low.indexOf(query); at >= 0; at = low.indexOf(query, from)) {
+      node.append(text.slice(from, at), el("mark", {}, text.slice(at, at + query.length)));
+      from = at + query.length;
     }
   }
   node.append(text.slice(from));

@@ -143,14 +143,18 @@ function card(turn, k) {
   return tint(node, value);
 }
 
+// What was seen before the turn: one line, around what is searched for, and all of it when opened.
 function observation(turn) {
   const seen = textOf("observation", turn);
   if (!seen) return null;
-  const node = el("details", { className: "observation", open: matches("observation", turn) },
-    el("summary", {}, el("span", { dir: "auto" }, `saw: ${seen.slice(0, 120)}`)));
-  const show = () => { if (node.open && node.childElementCount === 1) node.append(text("observation", turn)); };
-  node.ontoggle = show;
-  show();
+  const at = matches("observation", turn) ? seen.toLowerCase().indexOf(wanted()) : 0;
+  const from = at > 40 ? at - 20 : 0;
+  const preview = `${from ? "…" : ""}${seen.slice(from, from + 160)}`;
+  const node = el("details", { className: "observation" },
+    el("summary", {}, "saw ", fill(el("span", { dir: "auto" }), preview)));
+  node.ontoggle = () => {
+    if (node.open && node.childElementCount === 1) node.append(text("observation", turn));
+  };
   return node;
 }
 

@@ -115,7 +115,7 @@ function list() {
     Object.entries(SORTS).map(([name, [text]]) => option(name, text)));
   const field = el("input", {
     type: "search", placeholder: "Search in texts", spellcheck: false,
-    oninput: later(() => { state.query = field.value; search(field.value); refresh(); }, 200),
+    oninput: later(() => { state.query = field.value; search(); refresh(); }, 200),
   });
   field.setAttribute("aria-label", "Search in texts");
   const groups = el("details", { className: "groups", open: !narrow.matches },

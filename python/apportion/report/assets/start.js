@@ -17,7 +17,7 @@ function numbersOf(turn) {
 
 function showTip(card) {
   const rows = numbersOf(Number(card.dataset.turn));
-  tip.replaceChildren(el("table", {}, el("tbody", {}, rows.map(([name, value, strong]) =>
+  tip.replaceChildren(el("table", {}, el("caption", {}, `Turn ${card.dataset.k}`), el("tbody", {}, rows.map(([name, value, strong]) =>
     el("tr", { className: strong ? "strong" : "" }, el("th", { scope: "row" }, name), el("td", {}, exact(value)))))));
   tip.hidden = false;
   card.setAttribute("aria-describedby", "tip");
