@@ -81,9 +81,10 @@ fn credit(c: &mut Criterion) {
 
     let mask = 8 * batch.mask.len() as u64;
     let trained = 4 * batch.trained as u64;
-    let cases: [(&str, &str, Settings, u64); 3] = [
+    let cases: [(&str, &str, Settings, u64); 4] = [
         ("gae", "gae", vec![("lam".into(), Value::Float(0.95))], mask + 4 * trained),
         ("gae_verl", "gae", vec![("remask".into(), Value::Bool(false))], 3 * mask),
+        ("reinforce_pp", "reinforce_pp", vec![], mask + 3 * trained),
         ("grpo", "grpo", vec![], 2 * mask + 4 * batch.mask.len() as u64 + trained),
     ];
     for (name, method, settings, bytes) in cases {

@@ -59,6 +59,17 @@ where
     Ok(Pair { advantages, returns, moments, shapes })
 }
 
+/// Keeps the values of trained tokens, in their order.
+pub fn pack(values: &mut Vec<f64>, mask: &[bool]) {
+    let mut kept = 0;
+    for (t, &trained) in mask.iter().enumerate() {
+        // Written in any case and kept or not: a branch would be mispredicted at every hole.
+        values[kept] = values[t];
+        kept += usize::from(trained);
+    }
+    values.truncate(kept);
+}
+
 impl<T: Real> Pair<T> {
     /// Whitens the advantages; `remask` as in [`crate::whiten::whiten_tokens`].
     pub fn whiten(

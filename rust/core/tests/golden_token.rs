@@ -88,3 +88,43 @@ fn openrlhf_gae() {
         }
     }
 }
+
+#[test]
+fn reinforce_pp() {
+    for case in cases("verl_reinforce_pp") {
+        let settings = [
+            ("gamma", number(&case, "gamma")),
+            ("at_mask", Value::Text("reset".into())),
+            ("remask", Value::Bool(false)),
+        ];
+        let batch = batch(&case, "response_mask", &[("token_rewards", "token_level_rewards")]);
+        let (advantages, returns) =
+            batch.run("reinforce_pp", &settings, advantages_and_returns).unwrap();
+        case.check("advantages", &advantages);
+        case.check("returns", &returns);
+    }
+}
+
+#[test]
+fn reinforce_pp_carries_decays_or_resets_at_masked_tokens() {
+    let batch = Batch {
+        rows: 1,
+        width: 6,
+        mask: vec![1.0, 0.0, 0.0, 1.0, 1.0, 0.0],
+        ids: Vec::new(),
+        columns: vec![("token_rewards", vec![1.0, 8.0, 16.0, 2.0, 4.0, 32.0])],
+    };
+    let returns = |rule: &str, remask| {
+        let settings = [
+            ("gamma", Value::Float(0.5)),
+            ("at_mask", Value::Text(rule.into())),
+            ("remask", Value::Bool(remask)),
+        ];
+        batch.run("reinforce_pp", &settings, advantages_and_returns).unwrap().1
+    };
+    assert_eq!(returns("carry", true), [3.0, 0.0, 0.0, 4.0, 4.0, 0.0]);
+    assert_eq!(returns("decay", true), [1.5, 0.0, 0.0, 4.0, 4.0, 0.0]);
+    assert_eq!(returns("decay", false), [1.5, 1.0, 2.0, 4.0, 4.0, 0.0]);
+    assert_eq!(returns("reset", true), [1.0, 0.0, 0.0, 4.0, 4.0, 0.0]);
+    assert_eq!(returns("reset", false), [1.0, 8.0, 18.0, 4.0, 4.0, 32.0]);
+}

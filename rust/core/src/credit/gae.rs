@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::options::{NonNegative, Unit};
 use crate::returns::discounted;
 use crate::rollouts::Rollouts;
-use crate::rows::{Pair, fill};
+use crate::rows::{Pair, fill, pack};
 use crate::stats::{Counts, Moments};
 use crate::tokens::Real;
 use crate::whiten::{RowShape, Whitening, moments};
@@ -211,14 +211,8 @@ impl Scratch {
                 clear(&mut self.values, &self.mask);
             }
             Masked::Skip => {
-                let mut kept = 0;
-                for (t, &trained) in self.mask.iter().enumerate() {
-                    self.rewards[kept] = self.rewards[t];
-                    self.values[kept] = self.values[t];
-                    kept += usize::from(trained);
-                }
-                self.rewards.truncate(kept);
-                self.values.truncate(kept);
+                pack(&mut self.rewards, &self.mask);
+                pack(&mut self.values, &self.mask);
             }
         }
     }

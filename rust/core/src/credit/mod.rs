@@ -330,6 +330,7 @@ macro_rules! methods {
 
 methods! {
     gae,
+    reinforce_pp,
     grpo,
     grpo_passk,
     rloo,
