@@ -302,5 +302,5 @@ if CHROMIUM := shutil.which("chromium") or shutil.which("google-chrome"):
         assert 'data-ready="yes"' in page and "<title>Drawn</title>" in page
         assert page.count('class="turn') >= 2 * len(HOSTILE)
         drawn = page.split('id="app"', 1)[1].split("<script type=", 1)[0]
-        assert "<img" not in drawn and "<script" not in drawn
+        assert "<img" not in drawn and "<script" not in drawn and "[object" not in drawn
         assert "&lt;/script&gt;&lt;img src=x onerror=" in drawn

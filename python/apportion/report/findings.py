@@ -154,7 +154,7 @@ def _single(sizes: Array) -> dict[str, Any] | None:
     if not len(single):
         return None
     text = (
-        f"{_share(len(single), len(sizes), 'groups')} hold one trajectory: there is nothing "
+        f"{_share(len(single), len(sizes), 'groups')} have a single trajectory: there is nothing "
         "to compare it with."
     )
     return _finding("single", "one trajectory", text, single)
@@ -173,7 +173,7 @@ def _of_outcomes(batch: Batch, sizes: Array) -> list[dict[str, Any]]:
     if len(equal):
         text = (
             f"{_share(len(equal), len(sizes), 'groups')} have equal outcomes throughout: "
-            "methods that compare within a group learn nothing from them."
+            "comparing outcomes within them gives no credit."
         )
         found.append(_finding("equal", "equal outcomes", text, equal))
     if absent.any():
@@ -198,9 +198,11 @@ def _of_turns(batch: Batch) -> list[dict[str, Any]]:
         most = np.flatnonzero(2 * lonely > np.bincount(of_turn, minlength=groups))
         text = (
             f"{_share(int(batch.alone.sum()), len(of_turn), 'turns')} are in a state that no other "
-            "turn of their group shares: methods that compare states have nothing to "
-            f"compare there. In {len(most):,} groups these are most turns."
+            "turn of their group shares: methods that compare states have nothing to compare "
+            "there."
         )
+        if len(most):
+            text += f" They are most turns of {_share(len(most), groups, 'groups')}."
         found.append(_finding("alone", "states not shared", text, most))
     bare = batch.spans[:, 0] == batch.spans[:, 1]
     if bare.any():

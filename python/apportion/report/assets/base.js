@@ -14,7 +14,7 @@ function el(tag, properties = {}, ...children) {
     if (name.startsWith("aria-") || name.startsWith("data-")) node.setAttribute(name, value);
     else node[name] = value;
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return node;
 }
 
