@@ -44,7 +44,13 @@ def test_wheel_contents(wheel: Path) -> None:
     assert "-cp310-abi3-" in wheel.name
     assert wheel.stat().st_size <= MAX_BYTES
     names = set(zipfile.ZipFile(wheel).namelist())
-    for needed in ("__init__.py", "py.typed", "_core.pyi", "kernels/__init__.py"):
+    for needed in (
+        "__init__.py",
+        "py.typed",
+        "_core.pyi",
+        "kernels/__init__.py",
+        "report/assets/base.js",
+    ):
         assert f"apportion/{needed}" in names
     assert any(name.startswith("apportion/data/rollouts") for name in names)
     tops = {name.split("/")[0] for name in names}
