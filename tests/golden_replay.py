@@ -7,13 +7,14 @@ may be a function that judges the expected field itself. Used by
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import apportion as ap
-from apportion import primitives
+from apportion import matching, primitives
 
 Case = dict[str, Any]
 Outputs = dict[str, Any]
@@ -130,6 +131,115 @@ def gains(method: str, **names: str) -> Callable[[Case], Outputs]:
     return replay
 
 
+def gae(case: Case) -> Outputs:
+    rollouts = verl_rollouts(case, values="values")
+    options = {"gamma": hyper(case, "gamma"), "lam": hyper(case, "lam")}
+    got = padded(ap.credit("gae", rollouts, like="verl", **options))
+    return {**got, "advantages_whitened": got["advantages"]}
+
+
+def same_partition(got: np.ndarray) -> Callable[[Any], bool]:
+    """Judges labels that are arbitrary but for which items share one."""
+
+    def judge(want: Any) -> bool:
+        return np.array_equal(primitives.group(got.astype(int)), primitives.group(want))
+
+    return judge
+
+
+def gigpo(case: Case) -> Outputs:
+    inputs = case["inputs"]
+    if "pairs" in inputs:
+        ratios = [matching.text_similarity(a, b, how="difflib") for a, b in inputs["pairs"]]
+        return {"ratio": ratios}
+    rollouts = ap.Rollouts.from_padded(
+        array(inputs["response_mask"]),
+        group_ids=inputs["uid"],
+        trajectory_ids=inputs["traj_uid"],
+        anchors=inputs["anchor_obs"],
+        token_rewards=array(inputs["token_level_rewards"]),
+        turn_rewards=array(inputs["step_rewards_raw"]),
+    )
+    options = {
+        "gamma": hyper(case, "gamma"),
+        "step_weight": hyper(case, "step_advantage_w"),
+        "eps": epsilon(case),
+        "scale": "std" if hyper(case, "mode") == "mean_std_norm" else "none",
+        "stats_over": "rows" if hyper(case, "compute_mean_std_cross_steps") else "trajectories",
+    }
+    if hyper(case, "enable_similarity"):
+        options["similarity"] = "difflib"
+        options["similarity_threshold"] = hyper(case, "similarity_thresh")
+    credit = ap.credit("gigpo", rollouts, **options)
+    return {
+        "advantages": credit.to_padded(),
+        "step_returns": credit.extras["step_returns"][1],
+        "step_group_id": same_partition(credit.extras["step_group_id"][1]),
+        "episode_advantage_row": credit.to_padded("episode_advantage"),
+        "step_advantage": credit.to_padded("step_advantage"),
+    }
+
+
+def matchtir(case: Case) -> Outputs:
+    inputs = case["inputs"]
+    if "response_mask" in inputs:
+        options = {"lam": hyper(case, "lam"), "scale": std_or_none(case), "eps": epsilon(case)}
+        return {"advantages": ap.credit("matchtir", verl_rollouts(case), **options).to_padded()}
+    if "preds" in inputs:
+        return tool_rewards(case)
+    if "pairs" in inputs:
+        return {"f1": answer_rewards(inputs["pairs"])}
+    scores = array(inputs["similarity"])
+    return {
+        "assignment": matching.match(scores, how="greedy"),
+        "optimal_assignment_scipy": matching.match(scores, how="optimal"),
+    }
+
+
+def one_token_turns(**turn_columns: list[list[str]]) -> ap.Rollouts:
+    """Trajectories whose turns are single tokens with a masked one after each."""
+    counts = [len(turns) for turns in next(iter(turn_columns.values()))]
+    gold = {name: turn_columns.pop(name) for name in list(turn_columns) if "gold" in name}
+    width = 2 * max(counts)
+    mask = np.array([[t % 2 == 0 and t < 2 * n for t in range(width)] for n in counts])
+    flat = {name: [row[0] for row in rows] for name, rows in gold.items()}
+    mask = mask.reshape(len(counts), width)
+    return ap.Rollouts.from_padded(mask, group_ids=[0] * len(counts), **turn_columns, **flat)
+
+
+def answer_rewards(pairs: list[list[str]]) -> np.ndarray:
+    """One trajectory a pair, with one turn that answers."""
+    rollouts = one_token_turns(
+        texts=[[answer] for answer, _ in pairs],
+        tool_calls=[[""] for _ in pairs],
+        gold_answers=[[gold] for _, gold in pairs],
+        gold_calls=[["[]"] for _ in pairs],
+    )
+    return ap.credit("matchtir", rollouts).extras["turn_rewards"][1]
+
+
+def tool_rewards(case: Case) -> Outputs:
+    """One trajectory with one call a turn: its turn rewards are the calls' rewards."""
+    calls, gold = case["inputs"]["preds"], case["inputs"]["gts"]
+    rollouts = one_token_turns(
+        tool_calls=[[json.dumps([call]) for call in calls]], gold_calls=[[json.dumps(gold)]]
+    )
+
+    def rewards(**options: Any) -> np.ndarray:
+        return ap.credit("matchtir", rollouts, **options).extras["turn_rewards"][1]
+
+    scores = matching.tool_similarity(calls, gold)
+    assigned = matching.match(scores, how="greedy").astype(float)
+    assigned[assigned < 0] = np.nan
+    return {
+        "similarity": scores,
+        "assignment": assigned,
+        "rewards_train": rewards(assign="greedy", unmatched=0.0),
+        "rewards_default_penalty": rewards(assign="greedy", unmatched=-0.5),
+        "rewards": rewards(assign="sinkhorn", reg=hyper(case, "reg", 0.1)),
+    }
+
+
 REPLAY: dict[str, Callable[[Case], Outputs]] = {
     "grpo": verl("grpo", scale=std_or_none, eps=epsilon),
     "verl_grpo": verl("grpo", scale=std_or_none, eps=epsilon),
@@ -143,6 +253,10 @@ REPLAY: dict[str, Callable[[Case], Outputs]] = {
     "verl_remax": verl("remax", remask=False),
     "verl_reinforce_pp_baseline": verl("reinforce_pp_baseline"),
     "verl_masked_whiten": masked_whiten,
+    "gae": gae,
+    "verl_gae": gae,
+    "gigpo": gigpo,
+    "matchtir": matchtir,
     "trl_grpo_advantage": trl,
     "openrlhf_reward": openrlhf_reward,
     "a2tgpo": gains(

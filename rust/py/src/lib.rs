@@ -2,6 +2,7 @@
 
 mod batch;
 mod guard;
+mod matching;
 mod methods;
 mod primitives;
 
@@ -21,5 +22,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(methods::lengths, module)?)?;
     module.add_function(wrap_pyfunction!(methods::groups, module)?)?;
     module.add_function(wrap_pyfunction!(methods::turn_rows, module)?)?;
+    matching::register(module)?;
     primitives::register(module)
 }

@@ -1,0 +1,63 @@
+"""Likeness of texts and of tool calls, and matching by it. Depends on the core.
+
+What `matchtir` and `gigpo` are made of, for estimators of your own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from apportion import _core
+from apportion.arrays import Array, floats
+from apportion.errors import InputError, OptionError
+
+
+def text_similarity(a: str, b: str, *, how: str = "indel") -> float:
+    """Likeness of two strings, from 0 (nothing shared) to 1 (equal).
+
+    `"indel"`: `2 LCS / (|a| + |b|)` over code points, with the longest common
+    subsequence; symmetric. `"difflib"`: the ratio of Python's
+    `difflib.SequenceMatcher(None, a, b)`, with its heuristic that drops frequent
+    characters where `b` has 200 or more; not symmetric. Two empty strings: 1.
+    """
+    if how not in ("indel", "difflib"):
+        raise OptionError(f"how: got {how!r}, expected 'indel' or 'difflib'")
+    return _core.text_similarity(a, b, how)
+
+
+def tool_similarity(calls: Any, gold: Any) -> Array:
+    """Likeness of each predicted tool call with each gold call, `(calls, gold)` float64.
+
+    0 where the names differ but for case, else `(1 + J + V) / (2 + |gold arguments|)`
+    with `J` the Jaccard index of argument names and `V` the number of gold arguments
+    with an equal value (MatchTIR). Both sides are lists of dictionaries with `name`
+    and `arguments` or `parameters`, or JSON text of such a list.
+    """
+    texts = [side if isinstance(side, str) else json.dumps(side) for side in (calls, gold)]
+    values, rows, columns = _core.tool_similarity(*texts)
+    return values.reshape(rows, columns)
+
+
+def match(scores: Any, *, how: str = "optimal", reg: float = 0.1) -> Array:
+    """Match rows with columns by their scores `(P, G)`.
+
+    `"greedy"`: best pair first, ties in row-major order, only scores above 0;
+    `"optimal"`: the one-to-one assignment of the highest total. Both give `(P,)`
+    int64 columns, -1 for none. `"sinkhorn"`: the entropic transport plan `(P, G)` with
+    marginals `1/P` and `1/G` and regularisation `reg` (Cuturi 2013).
+    """
+    array = floats("scores", scores).astype(np.float64, copy=False)
+    if array.ndim != 2:
+        raise InputError(f"scores: got shape {array.shape}, expected two dimensions")
+    rows, columns = array.shape
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if how == "sinkhorn":
+        if not reg > 0:
+            raise OptionError(f"reg: got {reg!r}, expected a number above 0")
+        return _core.transport(flat, rows, columns, float(reg)).reshape(rows, columns)
+    if how not in ("greedy", "optimal"):
+        raise OptionError(f"how: got {how!r}, expected 'greedy', 'optimal' or 'sinkhorn'")
+    return _core.assign(flat, rows, columns, how == "optimal")
