@@ -24,6 +24,7 @@ pub mod rows;
 pub mod similarity;
 pub mod spread;
 pub mod stats;
+pub mod token_baseline;
 pub mod tokens;
 pub mod tool_calls;
 pub mod whiten;

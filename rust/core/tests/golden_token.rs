@@ -128,3 +128,29 @@ fn reinforce_pp_carries_decays_or_resets_at_masked_tokens() {
     assert_eq!(returns("reset", true), [1.0, 0.0, 0.0, 4.0, 4.0, 0.0]);
     assert_eq!(returns("reset", false), [1.0, 8.0, 18.0, 4.0, 4.0, 32.0]);
 }
+
+#[test]
+fn optimal_token_baselines() {
+    for (folder, method) in [("verl_otb", "otb"), ("verl_otb_multi_turn", "tir_otb")] {
+        for case in cases(folder) {
+            let columns = [
+                ("token_rewards", "token_level_rewards"),
+                ("old_log_probs", "old_log_probs"),
+                ("sum_pi_squared", "sum_pi_squared"),
+                ("rollout_is_weights", "rollout_is_weights"),
+            ];
+            let there = columns.map(|c| !case.input(c.1).is_null());
+            let columns: Vec<_> =
+                columns.into_iter().zip(there).filter(|c| c.1).map(|c| c.0).collect();
+            let settings = [
+                ("eps", number(&case, "epsilon")),
+                ("zero_tail", Value::Bool(case.hyper("handle_zero_tail") == true)),
+            ];
+            let (advantages, returns) = batch(&case, "response_mask", &columns)
+                .run(method, &settings, advantages_and_returns)
+                .unwrap();
+            case.check("advantages", &advantages);
+            case.check("returns", &returns);
+        }
+    }
+}

@@ -331,6 +331,8 @@ macro_rules! methods {
 methods! {
     gae,
     reinforce_pp,
+    otb,
+    tir_otb,
     grpo,
     grpo_passk,
     rloo,
