@@ -21,6 +21,7 @@ from apportion.errors import (
     MissingColumnError,
     OptionError,
 )
+from apportion.io import iter_groups, read_rollouts, write_credit
 from apportion.methods import MethodCard, columns, methods
 from apportion.report import write_report
 from apportion.rollouts import Rollouts
@@ -42,8 +43,11 @@ __all__ = [
     "columns",
     "credit",
     "get_num_threads",
+    "iter_groups",
     "methods",
     "num_threads",
+    "read_rollouts",
     "set_num_threads",
+    "write_credit",
     "write_report",
 ]

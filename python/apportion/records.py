@@ -18,13 +18,12 @@ from apportion import encode
 from apportion.errors import InputError
 from apportion.rollouts import Layout
 
-_TURN_NAMES = {"reward": "turn_rewards", "anchor": "anchors"}
 _RESERVED = {"text", "observation", "tokens", "log_probs", "reward", "anchor"}
 
 
 def columns_of_records(
     records: Sequence[Mapping[str, Any]],
-    where: Callable[[int], str] = lambda index: f"trajectories[{index}]",
+    where: Callable[[int], str],
 ) -> tuple[Layout, dict[str, Any], list[Mapping[str, Any]]]:
     """Layout, columns and turn texts of records, for `Rollouts._build`.
 
@@ -92,11 +91,20 @@ def _turn_columns(turns_of: list[list[Mapping[str, Any]]]) -> dict[str, Any]:
         found["turn_rewards"] = [[turn.get("reward") for turn in turns] for turns in turns_of]
     if {"anchor", "observation"} & names and "anchors" in encode.catalogue():
         found["anchors"] = [[_anchor(turn) for turn in turns] for turns in turns_of]
+    if "text" in names and "texts" in encode.catalogue():
+        found["texts"] = [[turn.get("text") or "" for turn in turns] for turns in turns_of]
     for name in sorted((names - _RESERVED) & set(encode.catalogue())):
-        found[name] = [[turn.get(name) for turn in turns] for turns in turns_of]
+        found[name] = [[_value(turn, name) for turn in turns] for turns in turns_of]
     return found
+
+
+def _value(turn: Mapping[str, Any], name: str) -> Any:
+    """A column's value of one turn; a text that is not there is empty."""
+    value = turn.get(name)
+    empty: dict[str, Any] = {"Text": "", "TextList": []}
+    return empty.get(encode.spec(name)["kind"]) if value is None else value
 
 
 def _anchor(turn: Mapping[str, Any]) -> Any:
     anchor = turn.get("anchor")
-    return turn.get("observation", "") if anchor is None else anchor
+    return (turn.get("observation") or "") if anchor is None else anchor

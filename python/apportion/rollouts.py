@@ -7,8 +7,8 @@ all else is checked by the core.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +56,7 @@ class Rollouts:
     origin: Origin = NO_ORIGIN
     nan_rewards: str = "mask"
     turn_texts: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
+    trajectory_names: Sequence[str] | None = field(default=None, repr=False)
 
     @classmethod
     def from_padded(
@@ -155,10 +156,25 @@ class Rollouts:
         may have `observation`, `anchor` (default: the observation), `log_probs`,
         `reward`. Further keys that are columns of a method are read as such.
         """
+        return cls._from_records(
+            list(trajectories), lambda index: f"trajectories[{index}]", nan_rewards
+        )
+
+    @classmethod
+    def _from_records(
+        cls,
+        records: Sequence[Mapping[str, Any]],
+        where: Callable[[int], str],
+        nan_rewards: str = "mask",
+    ) -> Rollouts:
+        """As `from_lists`; `where` names a record in error messages."""
         from apportion.records import columns_of_records
 
-        layout, given, turn_texts = columns_of_records(list(trajectories))
-        return cls._build(layout, given, NO_ORIGIN, nan_rewards, turn_texts)
+        layout, given, turn_texts = columns_of_records(records, where)
+        names = [r.get("trajectory") for r in records]
+        named = [str(i) if name is None else str(name) for i, name in enumerate(names)]
+        bare = cls._build(layout, given, NO_ORIGIN, nan_rewards, turn_texts)
+        return replace(bare, trajectory_names=named)
 
     @classmethod
     def _build(
@@ -197,6 +213,7 @@ class Rollouts:
             self.origin,
             self.nan_rewards,
             self.turn_texts,
+            self.trajectory_names,
         )
 
     @cached_property
