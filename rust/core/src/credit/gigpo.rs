@@ -86,6 +86,9 @@ crate::method! {
         family: "group baseline",
         paper: "arXiv:2505.10978",
         certainty: Code,
+        batch_wide: |options| {
+            options.states_within == StatesWithin::Batch || options.scale == Scale::Batch
+        },
         needs: [OUTCOME_REWARDS, TURN_REWARDS, ANCHORS, GROUP_IDS],
         takes: [TOKEN_REWARDS],
         options: {
