@@ -1,0 +1,145 @@
+"""The command line: what it takes, and how it ends. Depends on everything, imported by nothing.
+
+Exit codes: 0 done, 2 wrong input (one line on stderr), 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from apportion import _core
+from apportion.errors import ApportionError, InternalError
+
+DESCRIPTION = "Credit assignment for reinforcement learning of language models."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        _stop_on_terminate()
+        args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("apportion: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough; Python would complain when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except InternalError:
+        raise
+    except (ApportionError, OSError, MemoryError) as error:
+        if args.debug:
+            raise
+        print(f"apportion: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return " ".join(str(error).split())
+
+
+def _stop_on_terminate() -> None:
+    """Let SIGTERM unwind, so that temporary files are removed."""
+
+    def stop(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    try:
+        signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever runs us handles signals
+        return
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = argparse.ArgumentParser("apportion", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"apportion {_core.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_credit(commands, common)
+    _add_methods(commands, common)
+    _add_demo(commands, common)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # the type has no public name
+
+
+def _add_credit(commands: Commands[argparse.ArgumentParser], common: _Parent) -> None:
+    def run(args: argparse.Namespace) -> None:
+        from apportion.cli.credit import run
+
+        run(args)
+
+    parser = commands.add_parser(
+        "credit",
+        parents=[common],
+        help="give the rollouts in a file their credit",
+        description="Give every turn and token of the rollouts in a file its credit. Files of "
+        "any size are read group by group, unless the method's statistics span groups.",
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="JSON lines (.gz too) or Parquet; see docs/formats.md")
+    add("--method", required=True, help='see "apportion methods"')
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the method")
+    add("--like", metavar="TRAINER", help="take the options with which a trainer runs the method")
+    add("-o", "--output", required=True, help="credit: .parquet, .jsonl or .jsonl.gz")
+    add("--report", metavar="HTML", help="write a report as well")
+    add(
+        "--format",
+        default="auto",
+        choices=("auto", "apportion", "openai", "verl", "trl"),
+        help="of FILE; by default told from its fields",
+    )
+    add("--group-key", metavar="FIELD", help="field of FILE that holds the group")
+    add("--reward-key", metavar="FIELD", action="append", help="field that holds the outcome")
+    add(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show progress on stderr (default: if that is a terminal)",
+    )
+    parser.set_defaults(run=run)
+
+
+def _add_methods(commands: Commands[argparse.ArgumentParser], common: _Parent) -> None:
+    def run(args: argparse.Namespace) -> None:
+        from apportion.cli.methods import run
+
+        run(args)
+
+    parser = commands.add_parser(
+        "methods", parents=[common], help="list the methods, or show one in full"
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a method")
+    parser.set_defaults(run=run)
+
+
+def _add_demo(commands: Commands[argparse.ArgumentParser], common: _Parent) -> None:
+    def run(args: argparse.Namespace) -> None:
+        from apportion.cli.demo import run
+
+        run(args)
+
+    parser = commands.add_parser(
+        "demo",
+        parents=[common],
+        help="credit for real rollouts that come with the package",
+        description="Give credit to 96 games that a small language model played, print some "
+        "turns, and write a report.",
+    )
+    parser.add_argument("-o", "--output", default="report.html", help="the report (%(default)s)")
+    parser.set_defaults(run=run)
+
+
+_Parent = argparse.ArgumentParser
