@@ -1,0 +1,106 @@
+"""The `compare` fixture and the rows that it collects. May depend on `measure` and pytest.
+
+Called through `run.sh`, which says by environment variables where rows go
+(`BENCH_ROWS`) and whether to be quick (`QUICK`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # `peers` and `data`, for the bench files
+
+import measure
+
+import apportion as ap
+from apportion import _core
+
+QUICK = os.environ.get("QUICK", "") not in ("", "0")
+ROWS: list[dict[str, Any]] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _core.__debug_build__:
+        pytest.exit("benchmarks need a release build of apportion; this is a debug build", 2)
+
+
+@pytest.fixture(scope="session")
+def quick() -> bool:
+    return QUICK
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One thread is timed by CPU seconds, which leave out what other processes take."""
+    for item in items:
+        threads = getattr(item, "callspec", None) and item.callspec.params.get("threads", 1)
+        item.add_marker(pytest.mark.benchmark(timer=_clock(threads or 1)))
+
+
+def _clock(threads: int) -> Callable[[], float]:
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def _use_threads(count: int) -> None:
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
+@pytest.fixture
+def compare(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Time ours beside the peer and keep a row of the table."""
+
+    def run(
+        case: str,
+        peer: str,
+        ours: Callable[[], Any],
+        theirs: Callable[[], Any] | None,
+        *,
+        goal: float | None = None,
+        moved: int | None = None,
+        threads: int = 1,
+        peer_scale: float | None = None,
+        peaks: bool = True,
+    ) -> None:
+        """`peer_scale`: the peer ran on a share of the case; its seconds are multiplied by
+        this, and the row says so. `moved`: bytes of input read and output written once."""
+        _use_threads(threads)
+        with ap.num_threads(threads):
+            ours_s, peer_s = measure.alternate(benchmark, ours, theirs, QUICK, _clock(threads))
+            take = threads == 1 and peaks
+            ours_peak = measure.peak_mib(ours) if take else None
+            peer_peak = measure.peak_mib(theirs) if take and theirs is not None else None
+        if peer_scale is not None and peer_s is not None:
+            peer_s, peer_peak = peer_s * peer_scale, None
+            peer += f" (extrapolated, x{peer_scale:g})"
+        ratio = None if peer_s is None else peer_s / ours_s
+        name = case if threads == 1 else f"{case}, {threads} threads"
+        ROWS.append(
+            {
+                "case": name,
+                "peer": peer,
+                "ours_s": ours_s,
+                "peer_s": peer_s,
+                "ratio": ratio,
+                "goal": goal,
+                "ours_peak_mib": ours_peak,
+                "peer_peak_mib": peer_peak,
+                "moved": moved,
+            }
+        )
+
+    return run
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    target = os.environ.get("BENCH_ROWS")
+    if target:
+        machine = {**measure.machine(), "copy_gb_s": round(measure.copy_rate(), 2)}
+        Path(target).write_text(json.dumps({"machine": machine, "rows": ROWS}))
