@@ -5,6 +5,7 @@
 //! methods), [`spread`] (credit written over tokens). No Python here: the crate
 //! compiles, tests and documents alone.
 
+pub mod cluster;
 pub mod column;
 pub mod credit;
 pub mod error;

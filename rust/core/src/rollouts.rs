@@ -354,10 +354,12 @@ impl<'a> Rollouts<'a> {
         }
     }
 
-    /// Lists of strings, in the column's own order: all strings, and where each list starts.
-    pub fn lists(&self, spec: &ColumnSpec) -> Result<(&[&'a str], &[i64])> {
+    /// Lists of strings, in the column's own order: all strings, and where each list is.
+    pub fn lists(&self, spec: &ColumnSpec) -> Result<(&[&'a str], Offsets<'_>)> {
         match self.column(spec)? {
-            Column::Lists { items, offsets } => Ok((items, offsets)),
+            Column::Lists { items, offsets } => {
+                Ok((items, Offsets::listed(spec.name, &offsets[..], items.len())?))
+            }
             other => Err(wrong_kind(spec, other)),
         }
     }

@@ -346,4 +346,5 @@ methods! {
     matchtir,
     gigpo,
     remax,
+    a3,
 }
