@@ -92,10 +92,18 @@ def _turn_columns(turns_of: list[list[Mapping[str, Any]]]) -> dict[str, Any]:
     if {"anchor", "observation"} & names and "anchors" in encode.catalogue():
         found["anchors"] = [[_anchor(turn) for turn in turns] for turns in turns_of]
     if "text" in names and "texts" in encode.catalogue():
-        found["texts"] = [[turn.get("text") or "" for turn in turns] for turns in turns_of]
+        found["texts"] = [[_written(turn) for turn in turns] for turns in turns_of]
     for name in sorted((names - _RESERVED) & set(encode.catalogue())):
         found[name] = [[_value(turn, name) for turn in turns] for turns in turns_of]
     return found
+
+
+def _written(turn: Mapping[str, Any]) -> str:
+    """A turn's text; halves of surrogate pairs, which are no characters, become `?`."""
+    text = turn.get("text")
+    if not isinstance(text, str) or text.isascii():
+        return text or ""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _value(turn: Mapping[str, Any], name: str) -> Any:
