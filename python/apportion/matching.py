@@ -41,6 +41,20 @@ def tool_similarity(calls: Any, gold: Any) -> Array:
     return values.reshape(rows, columns)
 
 
+def shell_signature(command: str) -> list[str]:
+    """What a shell command is about, as tokens: a turn's entry in the column `signatures`.
+
+    From the syntax tree (tree-sitter-bash): control words and operators, `cmd:` names,
+    `flag:` flags, `word:` the verb after the name, `path:` last parts of paths. Quoted
+    text, numbers and values are left out. Invalid parts give `error`. Which words are
+    salient is our choice; the authors of A3 publish no parser with their cases.
+
+    >>> shell_signature("git commit -m 'a message' && make test")
+    ['cmd:git', 'word:commit', 'flag:-m', '&&', 'cmd:make', 'word:test']
+    """
+    return _core.shell_signature(command)
+
+
 def match(scores: Any, *, how: str = "optimal", reg: float = 0.1) -> Array:
     """Match rows with columns by their scores `(P, G)`.
 

@@ -22,6 +22,8 @@ pub mod reward;
 pub mod reward_matrix;
 pub mod rollouts;
 pub mod rows;
+#[cfg(feature = "shell")]
+pub mod shell;
 pub mod similarity;
 pub mod spread;
 pub mod stats;

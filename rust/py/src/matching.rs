@@ -2,6 +2,7 @@
 
 use apportion_core::error::Error;
 use apportion_core::matching::{Scores, greedy, optimal, sinkhorn};
+use apportion_core::shell::signature;
 use apportion_core::similarity::{difflib_ratio, indel_ratio};
 use apportion_core::tool_calls::ToolCall;
 use numpy::{PyArray1, PyReadonlyArray1};
@@ -42,6 +43,12 @@ fn scores(values: &[f64], rows: usize, columns: usize) -> Result<Scores, Error> 
     Scores::new(values.to_vec(), rows, columns)
 }
 
+/// What a shell command is about, as tokens.
+#[pyfunction]
+pub fn shell_signature(py: Python<'_>, command: &str) -> PyResult<Vec<String>> {
+    detached(py, 1, |_| signature(command))
+}
+
 /// One-to-one assignment: the column of each row, -1 for none.
 #[pyfunction]
 pub fn assign<'py>(
@@ -78,6 +85,7 @@ pub fn transport<'py>(
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(text_similarity, module)?)?;
     module.add_function(wrap_pyfunction!(tool_similarity, module)?)?;
+    module.add_function(wrap_pyfunction!(shell_signature, module)?)?;
     module.add_function(wrap_pyfunction!(assign, module)?)?;
     module.add_function(wrap_pyfunction!(transport, module)?)
 }
