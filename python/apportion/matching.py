@@ -55,6 +55,21 @@ def shell_signature(command: str) -> list[str]:
     return _core.shell_signature(command)
 
 
+def single_linkage(distance: Any, clusters: int) -> Array:
+    """Labels `(N,)` of single linkage of `distance` `(N, N)` down to `clusters` (at least 1).
+
+    Pairs above the diagonal are merged by ascending distance, ties in row-major order,
+    until so many clusters are left. Labels are numbered by first appearance.
+    """
+    array = floats("distance", distance).astype(np.float64, copy=False)
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
+        raise InputError(f"distance: got shape {array.shape}, expected (items, items)")
+    if clusters < 1:
+        raise OptionError(f"clusters: got {clusters}, expected at least 1")
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return _core.single_linkage(flat, len(array), clusters)
+
+
 def match(scores: Any, *, how: str = "optimal", reg: float = 0.1) -> Array:
     """Match rows with columns by their scores `(P, G)`.
 

@@ -1,5 +1,6 @@
 //! Likeness of texts and tool calls, and matching by it, for estimators written in Python.
 
+use apportion_core::cluster;
 use apportion_core::error::Error;
 use apportion_core::matching::{Scores, greedy, optimal, sinkhorn};
 use apportion_core::shell::signature;
@@ -67,6 +68,22 @@ pub fn assign<'py>(
     Ok(PyArray1::from_vec(py, pairs))
 }
 
+/// Labels of single linkage down to a number of clusters.
+#[pyfunction]
+pub fn single_linkage<'py>(
+    py: Python<'py>,
+    distance: PyReadonlyArray1<'py, f64>,
+    items: usize,
+    clusters: usize,
+) -> PyResult<IntArray<'py>> {
+    let distance = distance.as_slice()?;
+    let labels = detached(py, 1, |_| {
+        let square = scores(distance, items, items)?;
+        Ok(cluster::single_linkage(items, clusters, |i, j, _| square.get(i, j)).0)
+    })?;
+    Ok(PyArray1::from_vec(py, labels.into_iter().map(i64::from).collect()))
+}
+
 /// Entropic transport plan, row after row.
 #[pyfunction]
 pub fn transport<'py>(
@@ -86,6 +103,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(text_similarity, module)?)?;
     module.add_function(wrap_pyfunction!(tool_similarity, module)?)?;
     module.add_function(wrap_pyfunction!(shell_signature, module)?)?;
+    module.add_function(wrap_pyfunction!(single_linkage, module)?)?;
     module.add_function(wrap_pyfunction!(assign, module)?)?;
     module.add_function(wrap_pyfunction!(transport, module)?)
 }
