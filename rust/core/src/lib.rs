@@ -27,6 +27,7 @@ pub mod shell;
 pub mod similarity;
 pub mod spread;
 pub mod stats;
+pub mod steps;
 pub mod token_baseline;
 pub mod tokens;
 pub mod tool_calls;
