@@ -333,8 +333,6 @@ methods! {
     reinforce_pp,
     otb,
     tir_otb,
-    grpo_process,
-    pure,
     grpo,
     grpo_passk,
     rloo,
