@@ -138,6 +138,28 @@ def gae(case: Case) -> Outputs:
     return {**got, "advantages_whitened": got["advantages"]}
 
 
+def openrlhf_gae(case: Case) -> Outputs:
+    """Cumulative returns are the same estimator without a critic."""
+    inputs = {name: array(value) for name, value in case["inputs"].items()}
+    rollouts = ap.Rollouts.from_padded(
+        inputs["action_mask"],
+        token_rewards=inputs["rewards"],
+        values=inputs.get("values", np.zeros_like(inputs["rewards"])),
+    )
+    options = {"gamma": hyper(case, "gamma"), "lam": hyper(case, "lambd", 1.0), "whiten": False}
+    return padded(ap.credit("gae", rollouts, like="openrlhf", **options))
+
+
+def token_baseline(method: str) -> Callable[[Case], Outputs]:
+    def replay(case: Case) -> Outputs:
+        columns = ("old_log_probs", "sum_pi_squared")
+        rollouts = verl_rollouts(case, **{name: name for name in columns})
+        tail = hyper(case, "handle_zero_tail", False)
+        return padded(ap.credit(method, rollouts, zero_tail=tail, eps=epsilon(case)))
+
+    return replay
+
+
 def same_partition(got: np.ndarray) -> Callable[[Any], bool]:
     """Judges labels that are arbitrary but for which items share one."""
 
@@ -178,6 +200,41 @@ def gigpo(case: Case) -> Outputs:
         "episode_advantage_row": credit.to_padded("episode_advantage"),
         "step_advantage": credit.to_padded("step_advantage"),
     }
+
+
+A3_OPTIONS = {
+    "eps": "epsilon",
+    "bound": "adv_bound",
+    "tau": "trie_min_count",
+    "residual_weight": "w_trie",
+    "tree_weight": "w_action_cluster",
+    "support_prior": "support_prior",
+    "gamma": "decision_gamma",
+    "match_tolerance": "A3_algo_tree_intent_match_tau",
+    "time_decay": "A3_algo_tree_bucket_time_decay",
+    "scopes": "intent_scopes",
+    "scope_weights": "w_intent_scopes",
+}
+
+
+def a3(case: Case) -> Outputs:
+    inputs = case["inputs"]
+    if "distance" in inputs:
+        return {"labels": matching.single_linkage(array(inputs["distance"]), hyper(case, "k"))}
+    rollouts = ap.Rollouts.from_padded(
+        array(inputs["response_mask"]),
+        group_ids=inputs["prompt"],
+        trajectory_ids=inputs["traj"],
+        turn_index=inputs["turn"],
+        outcome_rewards=array(inputs["episode_score"]),
+        signatures=inputs["signature"],
+    )
+    options = {ours: hyper(case, theirs) for ours, theirs in A3_OPTIONS.items()}
+    credit = ap.credit("a3", rollouts, **options)
+    parts: Outputs = {name: values for name, (_, values) in credit.extras.items()}
+    for name in ("state_group", "action_group"):
+        parts[name] = same_partition(parts[name])
+    return {**parts, "scalar_advantage": credit.turn_advantages}
 
 
 def matchtir(case: Case) -> Outputs:
@@ -255,7 +312,17 @@ REPLAY: dict[str, Callable[[Case], Outputs]] = {
     "verl_masked_whiten": masked_whiten,
     "gae": gae,
     "verl_gae": gae,
+    "openrlhf_gae": openrlhf_gae,
+    "verl_reinforce_pp": verl(
+        "reinforce_pp",
+        gamma=lambda case: hyper(case, "gamma"),
+        at_mask="reset",
+        remask=False,
+    ),
+    "verl_otb": token_baseline("otb"),
+    "verl_otb_multi_turn": token_baseline("tir_otb"),
     "gigpo": gigpo,
+    "a3": a3,
     "matchtir": matchtir,
     "trl_grpo_advantage": trl,
     "openrlhf_reward": openrlhf_reward,

@@ -13,38 +13,37 @@ from apportion import _core
 
 
 def batch(rng: np.random.Generator, groups: int) -> dict[str, Any]:
-    """Arguments of `from_ragged` with every reward column: rows of two turns of 1 to 3 tokens."""
+    """Columns by row: rows of two turns of 3 and 2 tokens, four rows a group."""
     rows = 4 * groups
-    lengths = rng.integers(1, 4, (rows, 2))
-    return {
-        "lengths": lengths,
+    values = {
         "group_ids": np.repeat(np.arange(groups), 4),
         "outcome_rewards": rng.integers(0, 3, rows).astype(float),
+        "reward_baselines": rng.normal(size=rows),
         "turn_rewards": rng.normal(size=(rows, 2)),
         "anchors": rng.integers(0, 2, (rows, 2)),
+        "token_rewards": rng.normal(size=(rows, 5)),
+        "values": rng.normal(size=(rows, 5)),
+        "old_log_probs": -rng.random((rows, 5)),
+        "sum_pi_squared": rng.random((rows, 5)),
     }
+    return {name: values[name] for name in values if name in ap.columns()}
 
 
 def rollouts_of(data: dict[str, Any], rows: slice) -> ap.Rollouts:
-    lengths = data["lengths"][rows]
-    offsets = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
-    known = {n: data[n][rows] for n in data if n != "lengths" and n in ap.columns()}
-    for name in ("group_ids", "outcome_rewards"):
-        known[name] = data[name][rows]
-    spans = [[(0, int(a)), (int(a), int(a + b))] for a, b in lengths]
-    return ap.Rollouts.from_ragged(offsets, turn_spans=spans, **known)
-
-
-GIVEN = {"group_ids", "outcome_rewards", "turn_rewards", "anchors"}
+    columns = {name: values[rows] for name, values in data.items()}
+    count = len(columns["group_ids"])
+    return ap.Rollouts.from_padded(
+        np.ones((count, 5), dtype=int), turn_spans=[[(0, 3), (3, 5)]] * count, **columns
+    )
 
 
 @pytest.mark.parametrize("name", list(ap.methods()))
 def test_groups_alone_and_together(name: str) -> None:
     card = ap.methods()[name]
-    missing = {c.name for c in card.columns if c.required} - GIVEN
+    data = batch(np.random.default_rng(0), groups=3)
+    missing = {c.name for c in card.columns if c.required} - data.keys()
     if missing:
         pytest.skip(f"needs {missing}")
-    data = batch(np.random.default_rng(0), groups=3)
     together = ap.credit(name, rollouts_of(data, slice(None))).advantages
     alone = [
         ap.credit(name, rollouts_of(data, slice(4 * g, 4 * g + 4))).advantages for g in range(3)

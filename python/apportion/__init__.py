@@ -21,7 +21,7 @@ from apportion.errors import (
     MissingColumnError,
     OptionError,
 )
-from apportion.io import iter_groups, read_rollouts, write_credit
+from apportion.io import example_rollouts, iter_groups, read_rollouts, write_credit
 from apportion.methods import MethodCard, columns, methods
 from apportion.report import write_report
 from apportion.rollouts import Rollouts
@@ -42,6 +42,7 @@ __all__ = [
     "__version__",
     "columns",
     "credit",
+    "example_rollouts",
     "get_num_threads",
     "iter_groups",
     "methods",

@@ -41,6 +41,35 @@ def tool_similarity(calls: Any, gold: Any) -> Array:
     return values.reshape(rows, columns)
 
 
+def shell_signature(command: str) -> list[str]:
+    """What a shell command is about, as tokens: a turn's entry in the column `signatures`.
+
+    From the syntax tree (tree-sitter-bash): control words and operators, `cmd:` names,
+    `flag:` flags, `word:` the verb after the name, `path:` last parts of paths. Quoted
+    text, numbers and values are left out. Invalid parts give `error`. Which words are
+    salient is our choice; the authors of A3 publish no parser with their cases.
+
+    >>> shell_signature("git commit -m 'a message' && make test")
+    ['cmd:git', 'word:commit', 'flag:-m', '&&', 'cmd:make', 'word:test']
+    """
+    return _core.shell_signature(command)
+
+
+def single_linkage(distance: Any, clusters: int) -> Array:
+    """Labels `(N,)` of single linkage of `distance` `(N, N)` down to `clusters` (at least 1).
+
+    Pairs above the diagonal are merged by ascending distance, ties in row-major order,
+    until so many clusters are left. Labels are numbered by first appearance.
+    """
+    array = floats("distance", distance).astype(np.float64, copy=False)
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
+        raise InputError(f"distance: got shape {array.shape}, expected (items, items)")
+    if clusters < 1:
+        raise OptionError(f"clusters: got {clusters}, expected at least 1")
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return _core.single_linkage(flat, len(array), clusters)
+
+
 def match(scores: Any, *, how: str = "optimal", reg: float = 0.1) -> Array:
     """Match rows with columns by their scores `(P, G)`.
 

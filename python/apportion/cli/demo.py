@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from pathlib import Path
 
 import numpy as np
 
 import apportion
 from apportion.cli.credit import Totals
 from apportion.credit import Credit, credit
-from apportion.io import read_rollouts
+from apportion.io import EXAMPLE, example_rollouts
 
-ROLLOUTS = Path(apportion.__file__).parent / "data" / "rollouts.jsonl"
 METHOD = "gigpo"
 TURNS = 6  # shown of a trajectory
 
@@ -24,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     from apportion.report import write_report
 
     begun = time.perf_counter()
-    rollouts = read_rollouts(ROLLOUTS)
+    rollouts = example_rollouts()
     read = time.perf_counter()
     result = credit(METHOD, rollouts)
     done = time.perf_counter()
@@ -35,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{totals}\n")
     print(examples(result, shutil.get_terminal_size((100, 24)).columns))
     print(f"read in {(read - begun) * 1e3:.0f} ms, credit in {(done - read) * 1e3:.1f} ms")
-    write_report(args.output, rollouts, result, title="Demo: text games", source=ROLLOUTS.name)
+    write_report(args.output, rollouts, result, title="Demo: text games", source=EXAMPLE.name)
     print(f"report: {args.output}")
 
 

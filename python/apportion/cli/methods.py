@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def listing(cards: Iterable[MethodCard]) -> str:
-    """Each method in a row, with its options with defaults below it."""
-    head = ("method", "granularity", "family", "certainty", "paper", "columns needed")
+    """Each method in a row; below it its paper, and its options with defaults."""
+    head = ("method", "granularity", "family", "certainty", "columns needed")
     cards = list(cards)
     rows = [
         (
@@ -33,20 +33,23 @@ def listing(cards: Iterable[MethodCard]) -> str:
             card.granularity,
             card.family,
             card.certainty,
-            card.paper,
             ", ".join(c.name for c in card.columns if c.required),
         )
         for card in cards
     ]
-    lines = _table([head, *rows])
-    out = lines[:1]
-    for card, line in zip(cards, lines[1:], strict=True):
-        options = " ".join(f"{o.name}={shown(o.default)}" for o in card.options) or "no options"
-        out.append(line)
-        out += textwrap.wrap(
-            options, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
-        )
+    first, *lines = _table([head, *rows])
+    out = [first]
+    for card, line in zip(cards, lines, strict=True):
+        options = " ".join(f"{o.name}={shown(o.default)}" for o in card.options)
+        out += [line, f"    {card.paper}", *_wrapped(options or "no options")]
     return "\n".join([*out, "", 'One method in full: "apportion methods NAME".'])
+
+
+def _wrapped(text: str) -> list[str]:
+    indent = "    "
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def page(card: MethodCard) -> str:

@@ -12,11 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from os import PathLike
+from pathlib import Path
 
 from apportion.credit import Credit
 from apportion.rollouts import Rollouts
 
-__all__ = ["iter_groups", "read_rollouts", "write_credit"]
+__all__ = ["EXAMPLE", "example_rollouts", "iter_groups", "read_rollouts", "write_credit"]
+
+EXAMPLE = Path(__file__).parent.parent / "data" / "rollouts.jsonl"
+"""The file that `example_rollouts` reads."""
+
+
+def example_rollouts() -> Rollouts:
+    """96 real trajectories of 12 text games, 8 of each, played by a small language model.
+
+    `data/README.md` in the package says how they were made.
+    """
+    return read_rollouts(EXAMPLE)
 
 
 def read_rollouts(

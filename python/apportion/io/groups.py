@@ -2,7 +2,7 @@
 
 A group's trajectories may lie anywhere. The first pass checks every record and
 notes its offset and group; the second reads group by group. Kept in memory are
-28 bytes a trajectory and each group's key once; of the records, those of one
+20 bytes a trajectory and each group's key once; of the records, those of one
 batch.
 """
 

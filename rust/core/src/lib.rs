@@ -22,9 +22,12 @@ pub mod reward;
 pub mod reward_matrix;
 pub mod rollouts;
 pub mod rows;
+#[cfg(feature = "shell")]
+pub mod shell;
 pub mod similarity;
 pub mod spread;
 pub mod stats;
+pub mod steps;
 pub mod token_baseline;
 pub mod tokens;
 pub mod tool_calls;

@@ -1,7 +1,9 @@
 //! Likeness of texts and tool calls, and matching by it, for estimators written in Python.
 
+use apportion_core::cluster;
 use apportion_core::error::Error;
 use apportion_core::matching::{Scores, greedy, optimal, sinkhorn};
+use apportion_core::shell::signature;
 use apportion_core::similarity::{difflib_ratio, indel_ratio};
 use apportion_core::tool_calls::ToolCall;
 use numpy::{PyArray1, PyReadonlyArray1};
@@ -42,6 +44,12 @@ fn scores(values: &[f64], rows: usize, columns: usize) -> Result<Scores, Error> 
     Scores::new(values.to_vec(), rows, columns)
 }
 
+/// What a shell command is about, as tokens.
+#[pyfunction]
+pub fn shell_signature(py: Python<'_>, command: &str) -> PyResult<Vec<String>> {
+    detached(py, 1, |_| signature(command))
+}
+
 /// One-to-one assignment: the column of each row, -1 for none.
 #[pyfunction]
 pub fn assign<'py>(
@@ -58,6 +66,22 @@ pub fn assign<'py>(
         Ok(pairs.into_iter().map(|c| c.map_or(-1, |c| c as i64)).collect::<Vec<_>>())
     })?;
     Ok(PyArray1::from_vec(py, pairs))
+}
+
+/// Labels of single linkage down to a number of clusters.
+#[pyfunction]
+pub fn single_linkage<'py>(
+    py: Python<'py>,
+    distance: PyReadonlyArray1<'py, f64>,
+    items: usize,
+    clusters: usize,
+) -> PyResult<IntArray<'py>> {
+    let distance = distance.as_slice()?;
+    let labels = detached(py, 1, |_| {
+        let square = scores(distance, items, items)?;
+        Ok(cluster::single_linkage(items, clusters, |i, j, _| square.get(i, j)).0)
+    })?;
+    Ok(PyArray1::from_vec(py, labels.into_iter().map(i64::from).collect()))
 }
 
 /// Entropic transport plan, row after row.
@@ -78,6 +102,8 @@ pub fn transport<'py>(
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(text_similarity, module)?)?;
     module.add_function(wrap_pyfunction!(tool_similarity, module)?)?;
+    module.add_function(wrap_pyfunction!(shell_signature, module)?)?;
+    module.add_function(wrap_pyfunction!(single_linkage, module)?)?;
     module.add_function(wrap_pyfunction!(assign, module)?)?;
     module.add_function(wrap_pyfunction!(transport, module)?)
 }

@@ -84,6 +84,7 @@ crate::method! {
         family: "turn groups",
         paper: "github.com/Hoyant-Su/Agentic-RL-A3",
         certainty: Code,
+        batch_wide: |options| options.normalise_over == NormaliseOver::Batch,
         needs: [SIGNATURES, OUTCOME_REWARDS, GROUP_IDS],
         takes: [TOKEN_REWARDS],
         options: {

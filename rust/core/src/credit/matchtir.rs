@@ -100,6 +100,7 @@ crate::method! {
         family: "turn rewards",
         paper: "arXiv:2601.10712",
         certainty: Code,
+        batch_wide: |options| options.scale == Scale::Batch,
         needs: [GROUP_IDS],
         takes: [
             TURN_REWARDS, TOKEN_REWARDS, OUTCOME_REWARDS,

@@ -333,6 +333,8 @@ methods! {
     reinforce_pp,
     otb,
     tir_otb,
+    grpo_process,
+    pure,
     grpo,
     grpo_passk,
     rloo,
