@@ -126,7 +126,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version for name, version in _versions(sys.modules)},
+        "versions": dict(_versions(sys.modules)),
         "load": [round(load, 1) for load in os.getloadavg()],
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }

@@ -7,6 +7,7 @@ may be a function that judges the expected field itself. Used by
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -202,6 +203,94 @@ def gigpo(case: Case) -> Outputs:
     }
 
 
+def step_spans(ends: np.ndarray, mask: np.ndarray) -> list[list[tuple[int, int]]]:
+    """Steps as spans: each from the end of the one before to its own end."""
+    spans = []
+    for row in ends.astype(bool):
+        last = np.flatnonzero(row) + 1
+        spans.append(list(zip([0, *last[:-1]], last, strict=True)) if len(last) else [])
+    return spans
+
+
+def pure_transform(case: Case) -> Outputs:
+    mask = array(case["inputs"]["step_mask"])
+    logits = array(case["inputs"]["logits"])
+    scores = np.tanh((logits[..., 1] - logits[..., 0]) / 2)
+    rollouts = ap.Rollouts.from_padded(
+        mask,
+        group_ids=np.arange(len(mask)),
+        turn_spans=step_spans(mask, mask),
+        turn_rewards=[row[m] for row, m in zip(scores, mask.astype(bool), strict=True)],
+    )
+    uniform = hyper(case, "disable_weighted_reward")
+    options = {
+        "transform": "uniform" if uniform else "softmax",
+        "temperature": hyper(case, "temperature"),
+    }
+    credit = ap.credit("pure", rollouts, **options)
+    return {
+        "transformed_process_reward": credit.to_padded("step_rewards"),
+        "outcome_reward": credit.extras["process_rewards"][1],
+    }
+
+
+def pure_verl(case: Case) -> Outputs:
+    inputs = case["inputs"]
+    mask = array(inputs["eos_mask"])
+    rollouts = ap.Rollouts.from_padded(
+        mask,
+        group_ids=inputs["index"],
+        turn_spans=step_spans(array(inputs["step_end_mask"]), mask),
+        token_rewards=array(inputs["token_level_rewards"]),
+    )
+    options = {
+        "transform": "none",  # the case's rewards are transformed already
+        "form": hyper(case, "return_aggregate_method"),
+        "whiten": hyper(case, "adv_norm", False),
+    }
+    return padded(ap.credit("pure", rollouts, like="verl", **options))
+
+
+def pure_openrlhf(case: Case) -> Outputs:
+    inputs, outputs = case["inputs"], {}
+    verified = hyper(case, "reward_mode") == "PRMVR"
+    options = {
+        "transform": "none",
+        "baseline": hyper(case, "reward_baseline"),
+        "outcome_coef": hyper(case, "verifiable_reward_coef") if verified else 0.0,
+    }
+    for g in range(sum(name.endswith("_solved") for name in inputs)):
+        own = {k: array(inputs[f"g{g}_{k}"]) for k in ("process_reward", "action_mask", "solved")}
+        ends = array(inputs[f"g{g}_process_reward_mask"])
+        rollouts = ap.Rollouts.from_padded(
+            own["action_mask"],
+            group_size=len(ends),
+            turn_spans=step_spans(ends, own["action_mask"]),
+            token_rewards=own["process_reward"],
+            outcome_rewards=own["solved"],
+        )
+        credit = ap.credit("pure", rollouts, like="openrlhf", **options)
+        got = padded(credit)
+        outputs[f"baselined_rewards_g{g}"] = credit.to_padded("shaped_rewards")
+        outputs[f"returns_g{g}"] = got["returns"]
+        outputs[f"advantages_separator_masked_g{g}"] = got["advantages"]
+        outputs[f"match_g{g}"] = credit.extras["agrees"][1]
+    return outputs
+
+
+def grpo_process(case: Case) -> Outputs:
+    rewards, lengths = case["inputs"]["step_rewards"], case["inputs"]["step_token_lengths"]
+    ends = [np.cumsum([0, *row]) for row in lengths]
+    rollouts = ap.Rollouts.from_ragged(
+        np.cumsum([0, *(row[-1] for row in ends)]),
+        group_ids=[0] * len(rewards),
+        turn_spans=[list(itertools.pairwise(row)) for row in ends],
+        turn_rewards=rewards,
+    )
+    credit = ap.credit("grpo_process", rollouts, eps=hyper(case, "eps"))
+    return {"advantages": credit.advantages}
+
+
 A3_OPTIONS = {
     "eps": "epsilon",
     "bound": "adv_bound",
@@ -321,6 +410,10 @@ REPLAY: dict[str, Callable[[Case], Outputs]] = {
     ),
     "verl_otb": token_baseline("otb"),
     "verl_otb_multi_turn": token_baseline("tir_otb"),
+    "pure_transform": pure_transform,
+    "pure_verl_rloo": pure_verl,
+    "pure_openrlhf_baseline": pure_openrlhf,
+    "grpo_process_supervision_formula": grpo_process,
     "gigpo": gigpo,
     "a3": a3,
     "matchtir": matchtir,
