@@ -346,6 +346,20 @@ def test_methods_on_tokens_get_the_reward_at_the_end(tmp_path: Path) -> None:
     )
 
 
+def rewards_alone(card: ap.MethodCard) -> bool:
+    needed = {column.name for column in card.columns if column.required} - {"group_ids"}
+    return bool(needed) and needed <= {"outcome_rewards", "token_rewards"}
+
+
+@pytest.mark.parametrize("name", [n for n, card in ap.methods().items() if rewards_alone(card)])
+def test_methods_that_need_rewards_alone_need_nothing_more(tmp_path: Path, name: str) -> None:
+    def success(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [float(k % 3 == 0) for k in range(len(completion_ids))]
+
+    advantages = batch(trainer(GRPOTrainer, tmp_path, success, credit=name))["advantages"]
+    assert torch.isfinite(advantages).all() and (advantages != 0).any()
+
+
 def by_token_reward(rollouts: ap.Rollouts) -> Any:
     assert "token_rewards" not in rollouts.columns
     return np.zeros(rollouts.layout.tokens)
@@ -390,7 +404,7 @@ def test_evaluation_uses_its_own_group_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"credit": "grop"}, "credit: got 'grop', expected one of grpo"),
+        ({"credit": "grop"}, "credit: got 'grop', expected one of .*grpo"),
         ({"credit_options": {"gama": 1}}, "credit_options: got 'gama', expected options of grpo"),
         ({"like": "tlr"}, "like: got 'tlr', expected a preset of grpo: verl"),
         ({"credit": by_turn_reward, "like": "trl"}, "has no presets"),
