@@ -2,4 +2,5 @@
 
 import importlib.util
 
-collect_ignore = [] if importlib.util.find_spec("verl") else ["test_verl.py"]
+# Not "verl": this folder itself would be found under that name.
+collect_ignore = [] if importlib.util.find_spec("verl.trainer") else ["test_verl.py"]

@@ -12,4 +12,4 @@ if [ ! -e "$venv/.ready" ]; then
   touch "$venv/.ready"
 fi
 "$venv/bin/python" -m pip install --quiet --no-deps .
-exec "$venv/bin/python" -m pytest tests/verl "$@"
+exec "$venv/bin/python" -m pytest tests/verl "tests/test_docs.py" -k "verl" "$@"

@@ -57,7 +57,7 @@ crate::method! {
     /// the rows, each compared with the first turn of every state so far, joining the first
     /// with `ratio(anchor, first) >= similarity_threshold`. `similarity="indel"` is the
     /// default then; `"difflib"` reproduces the authors' groups, which for anchors of 200
-    /// characters or more are often not what one would expect (see `difflib_ratio`).
+    /// characters or more are often not what one would expect.
     /// Either option alone sets the other to its default. Anchors must be strings for that.
     /// `anchor_mask` masks clocks and numbers before anchors are compared.
     ///

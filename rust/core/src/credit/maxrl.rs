@@ -30,7 +30,8 @@ crate::method! {
     /// # Source
     ///
     /// Tajwar et al. 2026, arXiv:2602.02710. Presets: SkyRL `compute_maxrl_advantage`,
-    /// prime-rl `max_rl`.
+    /// prime-rl `max_rl`. No reference cases; checked against the naive oracle
+    /// `outcome.maxrl` of the tests, which follows both.
     ///
     /// # Degenerate cases
     ///
