@@ -8,9 +8,12 @@ the same weights and seeds, once with each method. GRPO gives all turns of an ep
 same credit; GiGPO also compares what was done whenever the group stood in the same state.
 
     pip install 'apportion[trl]' minigrid
-    OMP_NUM_THREADS=1 python examples/trl_gigpo.py            # some minutes on one CPU core
+    OMP_NUM_THREADS=1 python examples/trl_gigpo.py            # five minutes of one CPU core
 
-Writes trl_gigpo.svg and trl_gigpo.json.
+Writes trl_gigpo.svg and trl_gigpo.json. With the defaults both methods learn, from 2 % to
+more than half of the episodes, and neither wins: over the last ten updates GRPO reached
+0.53, 0.59 and 0.66 with the three seeds, GiGPO 0.64, 0.53 and 0.24. Three seeds of a world
+this small show that the whole way works, not which method is better.
 """
 
 import argparse
