@@ -16,6 +16,7 @@ import numpy.typing as npt
 from apportion.errors import DtypeError, InputError
 
 Array = npt.NDArray[Any]
+MAX_VALUES, MAX_ROWS = 2**40, 2**28  # as the core's limits: beyond them sizes are a mistake
 
 
 def is_tensor(value: object) -> bool:
@@ -50,16 +51,18 @@ def to_numpy(name: str, value: Any) -> Array:
     Half precision is widened to float32. `None` in a list becomes NaN.
     """
     if is_tensor(value):
-        tensor = value.detach()
-        if str(tensor.dtype) in ("torch.bfloat16", "torch.float16"):
-            tensor = tensor.float()
-        if tensor.is_sparse or getattr(tensor, "is_nested", False):
-            raise DtypeError(f"{name}: got a sparse or nested tensor, expected a dense one")
-        return tensor.cpu().numpy()  # type: ignore[no-any-return]
+        return _of_tensor(name, value.detach())
+    if isinstance(value, np.ma.MaskedArray):
+        raise DtypeError(f"{name}: got a masked array, expected NaN where a value is absent")
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise InputError(f"{name}: got rows of different lengths, expected a rectangle") from error
+    except TypeError as error:
+        got = type(value).__name__
+        raise DtypeError(f"{name}: got {got}, expected numbers ({error})") from error
+    if array.size > MAX_VALUES:
+        raise InputError(f"{name}: got shape {array.shape}, expected at most {MAX_VALUES} values")
     if array.dtype == object:
         array = _numbers_of_objects(name, array)
     if not array.dtype.isnative:
@@ -67,13 +70,30 @@ def to_numpy(name: str, value: Any) -> Array:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
+def _of_tensor(name: str, tensor: Any) -> Array:
+    if tensor.is_sparse or getattr(tensor, "is_nested", False):
+        raise DtypeError(f"{name}: got a sparse or nested tensor, expected a dense one")
+    if str(tensor.dtype) in ("torch.bfloat16", "torch.float16"):
+        tensor = tensor.float()
+    try:
+        return tensor.cpu().numpy()  # type: ignore[no-any-return]
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        got = f"a tensor of {tensor.dtype} on {tensor.device}"
+        raise DtypeError(f"{name}: got {got}, expected one that NumPy can hold") from error
+
+
 def _numbers_of_objects(name: str, array: Array) -> Array:
     flat = array.reshape(-1)
+    values = np.empty(len(flat), dtype=np.float64)
     for index, item in enumerate(flat):
         if item is not None and not isinstance(item, int | float | np.number):
             raise DtypeError(f"{name}[{index}]: got {item!r}, expected a number or None")
-    values = [np.nan if item is None else float(item) for item in flat]
-    return np.array(values, dtype=np.float64).reshape(array.shape)
+        try:
+            values[index] = np.nan if item is None else item
+        except (OverflowError, TypeError) as error:  # beyond float64, or complex
+            got = str(item) if len(str(item)) < 40 else f"a number of {len(str(item))} digits"
+            raise DtypeError(f"{name}[{index}]: got {got}, expected a real number") from error
+    return values.reshape(array.shape)
 
 
 def floats(name: str, value: Any) -> Array:

@@ -17,7 +17,7 @@ import numpy as np
 
 from apportion import _core
 from apportion.arrays import Array, floats
-from apportion.errors import InputError
+from apportion.errors import DtypeError, InputError, OptionError
 from apportion.rollouts import Rollouts
 from apportion.threads import get_num_threads
 
@@ -67,6 +67,8 @@ class Credit:
         float64; by default float64 only if the rewards were float64.
         """
         level, values = self._part(name)
+        if dtype is not None and dtype not in (np.float32, np.float64, "float32", "float64"):
+            raise DtypeError(f"dtype: got {dtype!r}, expected float32 or float64")
         double = self._is_double() if dtype is None else np.dtype(dtype) == np.float64
         if level == "token":
             wanted = np.float64 if double else np.float32
@@ -155,10 +157,18 @@ def credit(
         return _run_function(method, rollouts, options)
     if not isinstance(rollouts, Rollouts):
         raise InputError(f"rollouts: got {type(rollouts).__name__}, expected apportion.Rollouts")
-    result = _core.credit(rollouts._batch, method, options, like, get_num_threads())
+    method, trainer = _name("method", method), None if like is None else _name("like", like)
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
+    result = _core.credit(rollouts._batch, method, plain, trainer, get_num_threads())
     names = ("advantages", "returns", "clip_scale", "loss_mask")
     values = {name: result[name] for name in names if result[name] is not None}
     return Credit(method, rollouts, values, result["extras"], result["counts"], options, like)
+
+
+def _name(argument: str, given: object) -> str:
+    if not isinstance(given, str):
+        raise OptionError(f"{argument}: got {given!r}, expected a name")
+    return given.encode("utf-8", "replace").decode()  # lone surrogates cannot reach the core
 
 
 def _run_function(function: Function, rollouts: Rollouts, options: Mapping[str, Any]) -> Credit:

@@ -7,7 +7,7 @@ known here without an edit.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def encode(name: str, values: Any) -> Encoded:
     """Flat `values` of a column in the form in which the core reads its kind."""
     kind = spec(name)["kind"]
     if kind in ("Float", "Reward", "Flag"):
-        return floats(name, values).reshape(-1)
+        return _numbers(name, values)
     if kind == "RewardMatrix":
         return _matrix(name, values)
     if kind == "TextList":
@@ -55,7 +55,18 @@ def encode(name: str, values: Any) -> Encoded:
 
 def flatten_turns(name: str, values: Any, counts: Array) -> list[Any] | Array:
     """One value a turn from values nested by trajectory, counted against the turns found."""
-    if not is_tensor(values) and len(values) == len(counts) and _is_nested(name, values):
+    if not is_tensor(values) and not hasattr(values, "shape"):
+        values = as_list(name, values)
+    if getattr(values, "ndim", 1) == 0:
+        raise InputError(f"{name}: got a single value, expected one for each turn")
+    if not is_tensor(values) and _is_nested(name, values) and len(values) != len(counts):
+        # Ids may be sequences themselves, so that a flat list of them looks nested.
+        if spec(name)["kind"] not in ("Key", "TextList"):
+            raise InputError(
+                f"{name}: got {len(values)} rows, expected {len(counts)}, "
+                "the number of trajectories"
+            )
+    elif not is_tensor(values) and _is_nested(name, values):
         for index, (row, count) in enumerate(zip(values, counts, strict=True)):
             if len(row) != count:
                 raise InputError(
@@ -82,6 +93,14 @@ def _is_nested(name: str, values: Sequence[Any]) -> bool:
     return True
 
 
+def _numbers(name: str, values: Any) -> Array:
+    """Numbers one after the other; `(N, 1)` counts as `(N,)`, a padded array as its rows."""
+    array = floats(name, values)
+    if array.ndim == 1 or level(name) == "token" or array.size == len(array):
+        return array.reshape(-1)
+    raise InputError(f"{name}: got shape {array.shape}, expected one value for each {level(name)}")
+
+
 def _matrix(name: str, values: Any) -> tuple[Array, int]:
     array = floats(name, values)
     if array.ndim != 2 or array.shape[1] == 0:
@@ -89,24 +108,40 @@ def _matrix(name: str, values: Any) -> tuple[Array, int]:
     return array.reshape(-1), int(array.shape[1])
 
 
-def _as_list(values: Any) -> list[Any]:
-    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+def as_list(name: str, values: Any) -> list[Any]:
+    """The items of any iterable but a string, whose letters nobody means."""
+    if isinstance(values, np.ndarray) and values.ndim:
+        return list(values.tolist())
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise DtypeError(f"{name}: got {_shown(values)}, expected a list or an array")
+    if getattr(values, "ndim", 1) == 0:
+        raise DtypeError(f"{name}: got a single value, expected a list or an array")
+    return list(values)
+
+
+def _shown(value: object) -> str:
+    """A value in a message: long ones are cut."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _texts(name: str, values: Any) -> list[str]:
-    texts = _as_list(values)
+    texts = as_list(name, values)
     for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise DtypeError(f"{name}[{index}]: got {text!r}, expected a string")
+            raise DtypeError(f"{name}[{index}]: got {_shown(text)}, expected a string")
     return texts
 
 
 def _text_lists(name: str, values: Any) -> tuple[list[str], list[int]]:
     items: list[str] = []
     offsets = [0]
-    for index, row in enumerate(values):
+    for index, row in enumerate(as_list(name, values)):
         if isinstance(row, str) or not hasattr(row, "__iter__"):
-            raise DtypeError(f"{name}[{index}]: got {row!r}, expected a list of strings")
+            raise DtypeError(f"{name}[{index}]: got {_shown(row)}, expected a list of strings")
         items.extend(_texts(f"{name}[{index}]", row))
         offsets.append(len(items))
     return items, offsets
@@ -119,12 +154,21 @@ def keys(name: str, values: Any) -> Encoded:
         if array.ndim == 1 and array.dtype.kind in "iub" and not _beyond_int64(array):
             return np.ascontiguousarray(array, dtype=np.int64)
         values = list(array) if array.ndim > 1 else array.tolist()
-    values = list(values)
+    values = as_list(name, values)
     if all(type(value) is str for value in values):
         return values
     if all(type(value) is int and -(2**63) <= value < 2**63 for value in values):
         return np.array(values, dtype=np.int64)
-    return [_tagged(name, index, value) for index, value in enumerate(values)]
+    return [_id_bytes(name, index, value) for index, value in enumerate(values)]
+
+
+def _id_bytes(name: str, index: int, value: Any) -> bytes:
+    try:
+        return _tagged(name, index, value)
+    except RecursionError:
+        raise DtypeError(
+            f"{name}[{index}]: got an id that is nested too deeply, expected a shallow one"
+        ) from None
 
 
 def _beyond_int64(array: Array) -> bool:
@@ -145,11 +189,13 @@ def _tagged(name: str, index: int, value: Any) -> bytes:
     if is_tensor(value):
         value = to_numpy(name, value)
     if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            return _tagged(name, index, value.tolist())
         header = f"a{value.dtype.str}{value.shape}".encode()
         return header + np.ascontiguousarray(value).tobytes()
     if hasattr(value, "hex") and hasattr(value, "bytes"):  # uuid.UUID
         return b"u" + bytes(value.bytes)
     raise DtypeError(
-        f"{name}[{index}]: got {value!r}, expected a string, bytes, an integer, "
+        f"{name}[{index}]: got {_shown(value)}, expected a string, bytes, an integer, "
         "an array, or a tuple of these"
     )

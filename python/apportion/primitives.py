@@ -35,6 +35,16 @@ def _finite(name: str, array: Array, nan: bool = False) -> Array:
     return array
 
 
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not np.isfinite(number):
+        raise InputError(f"{name}: got {value!r}, expected a finite number")
+    return number
+
+
 def _same_length(name: str, array: Array, expected: int) -> Array:
     if len(array) != expected:
         raise InputError(f"{name}: got {len(array)} values, expected {expected}")
@@ -156,9 +166,11 @@ def shape_rewards(
     rollouts = Rollouts.from_padded(mask)
     given = _finite("scores", _vector("scores", scores), nan=True)
     _same_length("scores", given, rollouts.layout.rows)
-    bounds = None if clip is None else (float(clip[0]), float(clip[-1]))
-    if clip is not None and (len(clip) != 2 or not clip[0] <= clip[1]):
-        raise InputError(f"clip: got {clip!r}, expected (smallest, largest)")
+    bounds = None
+    if clip is not None:
+        if np.shape(clip) != (2,) or not clip[0] <= clip[1]:
+            raise InputError(f"clip: got {clip!r}, expected (smallest, largest)")
+        bounds = (float(clip[0]), float(clip[1]))
     if kl is None:
         penalty = np.zeros(rollouts.layout.tokens)
     else:
@@ -170,7 +182,7 @@ def shape_rewards(
         penalty = penalty.reshape(-1)
     return rollouts.origin.restore(
         _core.shape_rewards(
-            rollouts._batch, given, penalty, bounds, float(kl_coef), get_num_threads()
+            rollouts._batch, given, penalty, bounds, _number("kl_coef", kl_coef), get_num_threads()
         )
     )
 
@@ -188,7 +200,9 @@ def accumulate(values: Any, offsets: Any = None, *, how: str = "sum", gamma: flo
     """
     array = _finite("values", _vector("values", values))
     bounds = np.array([0, len(array)]) if offsets is None else integers("offsets", offsets)
-    return _core.accumulate(array, bounds, how, float(gamma))
+    if bounds.ndim != 1:
+        raise InputError(f"offsets: got shape {bounds.shape}, expected (rows + 1,)")
+    return _core.accumulate(array, bounds, how, _number("gamma", gamma))
 
 
 def runs(mask: Any) -> tuple[Array, Array]:

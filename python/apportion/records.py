@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from apportion import encode
-from apportion.errors import InputError
+from apportion.errors import DtypeError, InputError
 from apportion.rollouts import Layout
 
 _RESERVED = {"text", "observation", "tokens", "log_probs", "reward", "anchor"}
@@ -64,6 +64,9 @@ def _turns(record: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
         if not isinstance(turn, Mapping) or not ("text" in turn or "tokens" in turn):
             raise InputError(f"{where}.turns[{k}]: expected an object with text or tokens")
         tokens, log_probs = turn.get("tokens"), turn.get("log_probs")
+        for name, given in (("tokens", tokens), ("log_probs", log_probs)):
+            if given is not None and (isinstance(given, str) or not hasattr(given, "__len__")):
+                raise DtypeError(f"{where}.turns[{k}].{name}: got {given!r:.80}, expected a list")
         if log_probs is not None and len(log_probs) != len(tokens or ()):
             raise InputError(
                 f"{where}.turns[{k}].log_probs: got {len(log_probs)} values, "

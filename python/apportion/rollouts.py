@@ -15,8 +15,17 @@ from typing import Any
 import numpy as np
 
 from apportion import _core, encode
-from apportion.arrays import Array, Origin, floats, integers, mask_array, origin_of
-from apportion.errors import InputError
+from apportion.arrays import (
+    MAX_ROWS,
+    MAX_VALUES,
+    Array,
+    Origin,
+    floats,
+    integers,
+    mask_array,
+    origin_of,
+)
+from apportion.errors import DtypeError, InputError
 from apportion.threads import get_num_threads
 
 NAN_POLICIES = ("mask", "raise", "zero")
@@ -91,16 +100,18 @@ class Rollouts:
             InputError: a shape, length or name that does not fit.
             DtypeError: an array or object of the wrong type.
         """
-        origin = origin_of(mask) if hasattr(mask, "shape") else Origin(np.asarray(mask).shape)
         flat = mask_array("mask", mask)
         if flat.ndim != 2:
             raise InputError(f"mask: got shape {flat.shape}, expected (rows, tokens)")
+        origin = origin_of(mask) if hasattr(mask, "shape") else Origin(flat.shape)
         rows, width = flat.shape
+        if rows > MAX_ROWS:
+            raise InputError(f"mask: got {rows} rows, expected at most {MAX_ROWS}")
         layout = Layout(
             rows=rows,
             width=width,
             mask=flat.reshape(-1),
-            turns=_turn_spans(turn_spans, np.arange(rows + 1, dtype=np.int64) * width),
+            turns=_turn_spans(turn_spans, rows, lambda row: row * width),
             **_step_rows(trajectory_ids, turn_index),
         )
         given = _with_groups(values, group_ids, group_size, rows)
@@ -139,7 +150,7 @@ class Rollouts:
             rows=rows,
             token_offsets=offsets,
             mask=flat,
-            turns=_turn_spans(turn_spans, offsets),
+            turns=_turn_spans(turn_spans, rows, lambda row: int(offsets[row])),
             **_step_rows(trajectory_ids, turn_index),
         )
         given = _with_groups(values, group_ids, group_size, rows)
@@ -157,7 +168,9 @@ class Rollouts:
         `reward`. Further keys that are columns of a method are read as such.
         """
         return cls._from_records(
-            list(trajectories), lambda index: f"trajectories[{index}]", nan_rewards
+            encode.as_list("trajectories", trajectories),
+            lambda index: f"trajectories[{index}]",
+            nan_rewards,
         )
 
     @classmethod
@@ -285,6 +298,8 @@ def _with_groups(
         return {**values, "group_ids": group_ids}
     if group_ids is not None:
         raise InputError("group_size: given together with group_ids, expected one of them")
+    if isinstance(group_size, bool) or not isinstance(group_size, int | np.integer):
+        raise InputError(f"group_size: got {group_size!r}, expected an integer")
     if group_size < 1 or rows % group_size:
         raise InputError(f"group_size: got {group_size}, expected a divisor of {rows} rows")
     return {**values, "group_ids": np.arange(rows) // group_size}
@@ -299,20 +314,30 @@ def _check_padded(name: str, value: Any, shape: tuple[int, int]) -> None:
 
 
 def _turn_spans(
-    spans: Sequence[Sequence[Sequence[int]]] | None, starts: Array
+    spans: Sequence[Sequence[Sequence[int]]] | None, rows: int, start: Callable[[int], int]
 ) -> tuple[Array, Array] | None:
     """Row-relative spans as offsets and flat positions."""
     if spans is None:
         return None
-    if len(spans) != len(starts) - 1:
-        raise InputError(f"turn_spans: got {len(spans)} rows, expected {len(starts) - 1}")
-    counts = [len(row) for row in spans]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    flat = np.zeros((int(offsets[-1]), 2), dtype=np.int64)
-    for row, (pairs, start) in enumerate(zip(spans, starts[:-1], strict=True)):
-        if len(pairs):
-            own = integers(f"turn_spans[{row}]", pairs)
-            if own.ndim != 2 or own.shape[1] != 2:
-                raise InputError(f"turn_spans[{row}]: got shape {own.shape}, expected (turns, 2)")
-            flat[offsets[row] : offsets[row + 1]] = own + start
-    return offsets, flat.reshape(-1)
+    if isinstance(spans, str) or not hasattr(spans, "__len__"):
+        raise DtypeError(f"turn_spans: got {spans!r}, expected a list of (start, end) for each row")
+    if len(spans) != rows:
+        raise InputError(f"turn_spans: got {len(spans)} rows, expected {rows}")
+    found = [_row_spans(f"turn_spans[{row}]", pairs) for row, pairs in enumerate(spans)]
+    offsets = np.cumsum([0, *map(len, found)], dtype=np.int64)
+    flat = [pairs + start(row) for row, pairs in enumerate(found)]
+    return offsets, np.concatenate([np.zeros((0, 2), np.int64), *flat]).reshape(-1)
+
+
+def _row_spans(name: str, pairs: Any) -> Array:
+    own = integers(name, pairs)
+    if own.size == 0:
+        return np.zeros((0, 2), dtype=np.int64)
+    if own.ndim != 2 or own.shape[1] != 2:
+        raise InputError(f"{name}: got shape {own.shape}, expected (turns, 2)")
+    # Far from the largest integers, so that a row's start can be added.
+    far = np.flatnonzero((own < 0) | (own > MAX_VALUES))
+    if far.size:
+        got = own.reshape(-1)[far[0]]
+        raise InputError(f"{name}[{far[0] // 2}]: got {got}, expected a position in the row")
+    return own

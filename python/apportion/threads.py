@@ -10,6 +10,7 @@ bits for any number.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import sys
 from collections.abc import Iterator
@@ -18,22 +19,23 @@ from contextvars import ContextVar
 from apportion.errors import InputError
 
 _chosen: ContextVar[int | None] = ContextVar("apportion_num_threads", default=None)
+_of_process: int | None = None
 MAX_DEFAULT = 8
 
 
 def _checked(value: object, source: str) -> int:
     try:
-        number = int(value)  # type: ignore[call-overload]
+        number = int(value) if isinstance(value, str) else operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         number = 0
     if isinstance(value, bool) or number < 1 or number > 4096:
         raise InputError(f"{source}: got {value!r}, expected an integer from 1 to 4096")
-    return int(number)
+    return number
 
 
 def get_num_threads() -> int:
     """Number of threads that the next call may use."""
-    chosen = _chosen.get()
+    chosen = _chosen.get() or _of_process
     if chosen is not None:
         return chosen
     for name in ("APPORTION_NUM_THREADS", "RAYON_NUM_THREADS"):
@@ -46,13 +48,14 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int) -> None:
-    """Set the number of threads for this thread or task and those it starts."""
-    _chosen.set(_checked(count, "count"))
+    """Set the number of threads for this process; a `num_threads` block goes before it."""
+    global _of_process
+    _of_process = _checked(count, "count")
 
 
 @contextlib.contextmanager
 def num_threads(count: int) -> Iterator[None]:
-    """Use `count` threads inside the block."""
+    """Use `count` threads inside the block, in this Python thread or task alone."""
     token = _chosen.set(_checked(count, "count"))
     try:
         yield

@@ -2,12 +2,13 @@
 //!
 //! A method lists the columns that it reads as [`ColumnSpec`]s. Those that many
 //! methods share stand here; one that a single method reads stands in its file.
-//! May depend on `error` alone.
+//! May depend on `error` and `memory`.
 
 use std::borrow::Cow;
 use std::ops::{BitOr, BitXor, Range};
 
 use crate::error::{Error, Result};
+use crate::memory::reserve;
 
 /// What a column has one value for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -314,6 +315,8 @@ impl Mask<'_> {
         let start = range.start;
         match self {
             Self::All(_) => {
+                // The only mask that need not have been in memory before.
+                reserve(into, range.len())?;
                 into.resize(range.len(), true);
                 Ok(())
             }

@@ -108,6 +108,11 @@ pub enum Error {
         /// The largest size allowed.
         limit: u128,
     },
+    /// The system has not so much memory.
+    Memory {
+        /// What was asked for.
+        bytes: u128,
+    },
     /// The caller asked to stop (Ctrl-C).
     Interrupted,
 }
@@ -160,6 +165,9 @@ impl fmt::Display for Error {
             ),
             Self::TooLarge { what, got, limit } => {
                 write!(f, "{what}: got {got}, expected at most {limit}")
+            }
+            Self::Memory { bytes } => {
+                write!(f, "rollouts: a result takes {bytes} bytes, more than there are free")
             }
             Self::Interrupted => write!(f, "interrupted"),
         }

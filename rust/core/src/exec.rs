@@ -12,13 +12,18 @@
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
 /// Asked now and then on the calling thread; `true` means stop.
 pub type Poll<'a> = dyn Fn() -> bool + Sync + 'a;
+
+/// How often a thread that waits for the others asks whether to stop.
+const WAIT: Duration = Duration::from_millis(20);
 
 /// A job before it is taken, and its result after.
 type Slot<J, T> = Mutex<(Option<J>, Option<Result<T>>)>;
@@ -87,7 +92,7 @@ impl<'a> Exec<'a> {
         let slots: Vec<Slot<J, T>> =
             jobs.into_iter().map(|job| Mutex::new((Some(job), None))).collect();
         let next = AtomicUsize::new(0);
-        let pull = || {
+        let pull = &|| {
             while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(job) = slot.0.take() {
@@ -96,8 +101,21 @@ impl<'a> Exec<'a> {
             }
         };
         thread::scope(|scope| {
-            let helpers: Vec<_> = (1..workers).map(|_| scope.spawn(pull)).collect();
+            let (working, all_done) = channel::<()>();
+            let spawn = |working| {
+                scope.spawn(move || {
+                    let _dropped_at_the_end = working;
+                    pull();
+                })
+            };
+            let helpers: Vec<_> = (1..workers).map(|_| spawn(working.clone())).collect();
+            drop(working);
             pull();
+            // The last job may be a long one of a helper; `poll` runs on this thread alone,
+            // and what it says reaches the helper as `cancelled`.
+            while all_done.recv_timeout(WAIT) == Err(RecvTimeoutError::Timeout) {
+                let _ = self.check();
+            }
             for helper in helpers {
                 if let Err(panic) = helper.join() {
                     resume_unwind(panic);
@@ -170,6 +188,29 @@ mod tests {
             let got = Exec::new(threads, Some(&stop)).ranges(8, 1, Ok);
             assert_eq!(got, Err(Error::Interrupted));
         }
+    }
+
+    #[test]
+    fn a_poll_is_asked_while_helpers_work() {
+        let (busy, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let owner = thread::current().id();
+        // Says stop only once the caller has nothing left to do but wait.
+        let stop = || busy.load(Ordering::SeqCst) && asked.fetch_add(1, Ordering::SeqCst) > 2;
+        let exec = Exec::new(2, Some(&stop));
+        let got = exec.ranges(2, 1, |_| {
+            if thread::current().id() == owner {
+                while !busy.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+                return Ok(());
+            }
+            busy.store(true, Ordering::SeqCst);
+            loop {
+                exec.check()?;
+                thread::yield_now();
+            }
+        });
+        assert_eq!(got, Err(Error::Interrupted));
     }
 
     #[test]

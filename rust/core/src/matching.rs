@@ -1,8 +1,10 @@
 //! Pairing rows with columns of a score matrix: greedy, optimal, and soft.
 //!
-//! Plain functions over [`Scores`]. May depend on `error` alone.
+//! Plain functions over [`Scores`]. May depend on `error` and `exec`, by which the
+//! long loops are stopped.
 
 use crate::error::{Error, Result};
+use crate::exec::Exec;
 
 /// A matrix of finite scores, row after row; higher is better.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,21 +81,21 @@ pub fn greedy(scores: &Scores) -> Vec<Option<usize>> {
 ///
 /// Shortest augmenting paths with dual prices (Jonker and Volgenant 1987, Computing 38;
 /// for rectangles Crouse 2016, IEEE TAES 52): `O(n^2 m)` with `n` the shorter side.
-pub fn optimal(scores: &Scores) -> Vec<Option<usize>> {
+pub fn optimal(scores: &Scores, exec: &Exec<'_>) -> Result<Vec<Option<usize>>> {
     if scores.rows <= scores.columns {
-        return augmented(scores);
+        return augmented(scores, exec);
     }
     let mut of_row = vec![None; scores.rows];
-    for (column, row) in augmented(&scores.transposed()).into_iter().enumerate() {
+    for (column, row) in augmented(&scores.transposed(), exec)?.into_iter().enumerate() {
         if let Some(row) = row {
             of_row[row] = Some(column);
         }
     }
-    of_row
+    Ok(of_row)
 }
 
 /// The column of each row, for at least as many columns as rows.
-fn augmented(scores: &Scores) -> Vec<Option<usize>> {
+fn augmented(scores: &Scores, exec: &Exec<'_>) -> Result<Vec<Option<usize>>> {
     let mut of_row = vec![None; scores.rows];
     let mut row_price = vec![0.0; scores.rows];
     let mut column_price = vec![0.0; scores.columns];
@@ -105,6 +107,7 @@ fn augmented(scores: &Scores) -> Vec<Option<usize>> {
         let mut done = vec![false; scores.columns];
         let (mut row, mut reached, mut path) = (start, 0.0, Vec::new());
         let free = loop {
+            exec.check()?;
             let mut nearest = None;
             for column in (0..scores.columns).filter(|&c| !done[c]) {
                 let cost = -scores.get(row, column) - row_price[row] - column_price[column];
@@ -117,7 +120,7 @@ fn augmented(scores: &Scores) -> Vec<Option<usize>> {
                 }
             }
             // A free column is left, because there are at least as many columns as rows.
-            let Some(column) = nearest else { return of_row };
+            let Some(column) = nearest else { return Ok(of_row) };
             done[column] = true;
             reached = distance[column];
             match owner[column] {
@@ -143,7 +146,7 @@ fn augmented(scores: &Scores) -> Vec<Option<usize>> {
             }
         }
     }
-    of_row
+    Ok(of_row)
 }
 
 /// How many rounds [`sinkhorn`] goes at most.
@@ -160,7 +163,7 @@ const TOLERANCE: f64 = 1e-9;
 /// starting at `1 / rows`, on logarithms, so that a small `reg` does not overflow. Stops
 /// when the norm of the column sums' error, tested each tenth round from the first on, is
 /// under 1e-9, at the latest after 1000 rounds. No rows or no columns: empty.
-pub fn sinkhorn(scores: &Scores, reg: f64) -> Vec<f64> {
+pub fn sinkhorn(scores: &Scores, reg: f64, exec: &Exec<'_>) -> Result<Vec<f64>> {
     let (rows, columns) = (scores.rows, scores.columns);
     let log_row = -(rows as f64).ln();
     let log_column = -(columns as f64).ln();
@@ -170,9 +173,11 @@ pub fn sinkhorn(scores: &Scores, reg: f64) -> Vec<f64> {
     let mut column_scale = vec![0.0; columns];
     for round in 0..ROUNDS {
         for (column, scale) in column_scale.iter_mut().enumerate() {
+            exec.check()?;
             *scale = log_column - down.log_sum(column, &row_scale);
         }
         for (row, scale) in row_scale.iter_mut().enumerate() {
+            exec.check()?;
             *scale = log_row - across.log_sum(row, &column_scale);
         }
         if round % TEST_EVERY == 0 {
@@ -188,7 +193,7 @@ pub fn sinkhorn(scores: &Scores, reg: f64) -> Vec<f64> {
     let plan = |row: usize, column: usize| {
         (row_scale[row] + across.get(row, column) + column_scale[column]).exp()
     };
-    (0..rows).flat_map(|row| (0..columns).map(move |column| plan(row, column))).collect()
+    Ok((0..rows).flat_map(|row| (0..columns).map(move |column| plan(row, column))).collect())
 }
 
 impl Scores {
@@ -248,7 +253,7 @@ mod tests {
     proptest! {
         #[test]
         fn optimal_reaches_the_best_total(scores in matrices()) {
-            let pairing = optimal(&scores);
+            let pairing = optimal(&scores, &Exec::default()).unwrap();
             assert_one_to_one(&scores, &pairing);
             prop_assert_eq!(pairing.iter().flatten().count(), scores.rows().min(scores.columns()));
             let flat = if scores.rows() <= scores.columns() { scores.clone() } else { scores.transposed() };
@@ -278,7 +283,7 @@ mod tests {
 
         #[test]
         fn sinkhorn_has_its_marginals(scores in matrices(), reg in 0.5..2.0) {
-            let plan = sinkhorn(&scores, reg);
+            let plan = sinkhorn(&scores, reg, &Exec::default()).unwrap();
             let (rows, columns) = (scores.rows(), scores.columns());
             prop_assert_eq!(plan.len(), rows * columns);
             if !plan.is_empty() {
@@ -296,7 +301,7 @@ mod tests {
     #[test]
     fn a_small_reg_does_not_overflow_and_nears_the_optimum() {
         let scores = Scores::new(vec![0.9, 0.1, 0.2, 0.8], 2, 2).unwrap();
-        let plan = sinkhorn(&scores, 1e-4);
+        let plan = sinkhorn(&scores, 1e-4, &Exec::default()).unwrap();
         for (got, want) in plan.iter().zip([0.5, 0.0, 0.0, 0.5]) {
             assert!((got - want).abs() < 1e-6, "{plan:?}");
         }

@@ -1,7 +1,8 @@
 //! Memory for results: zeroed, and in huge pages where the system has them.
 //!
-//! May depend on `tokens` alone.
+//! May depend on `tokens` and `error`.
 
+use crate::error::{Error, Result};
 use crate::tokens::Real;
 
 /// Sizes from here on are worth huge pages, in bytes.
@@ -10,12 +11,26 @@ const LARGE: usize = 4 << 20;
 /// `len` zeros. Large ones are memory that the system has not touched yet; asking for
 /// huge pages there turns some 500 page faults into one, which otherwise take half of
 /// the time of a method that reads and writes each token once.
-pub fn zeroed<T: Real>(len: usize) -> Vec<T> {
+///
+/// # Errors
+///
+/// [`Error::Memory`] where the system has not so much.
+pub fn zeroed<T: Real>(len: usize) -> Result<Vec<T>> {
+    // Asked for and given back first, because `vec!` ends the process where it gets none,
+    // and zeroing memory that was reserved would touch all of it.
+    reserve(&mut Vec::<T>::new(), len)?;
     let mut values = vec![T::default(); len];
     if size_of_val(&values[..]) >= LARGE {
         advise_huge(&mut values);
     }
+    Ok(values)
+}
+
+/// Makes room for `len` more values.
+pub fn reserve<T>(values: &mut Vec<T>, len: usize) -> Result<()> {
     values
+        .try_reserve_exact(len)
+        .map_err(|_| Error::Memory { bytes: len as u128 * size_of::<T>() as u128 })
 }
 
 #[cfg(target_os = "linux")]
@@ -49,9 +64,14 @@ mod tests {
     #[test]
     fn zeros_of_any_size() {
         for len in [0, 1, (4 << 20) / 8, (7 << 20) / 8 + 3] {
-            let values: Vec<f64> = zeroed(len);
+            let values: Vec<f64> = zeroed(len).unwrap();
             assert_eq!(values.len(), len);
             assert!(values.iter().all(|&x| x == 0.0));
         }
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        assert_eq!(zeroed::<f64>(1 << 60), Err(Error::Memory { bytes: 1 << 63 }));
     }
 }

@@ -28,6 +28,12 @@ use crate::tokens::runs;
 /// Tokens handed to a thread at a time.
 pub const CHUNK_TOKENS: usize = 1 << 18;
 
+/// The most tokens and rows of a batch: beyond it sizes are a mistake, and are refused
+/// before memory is asked for.
+pub const MAX_TOKENS: usize = 1 << 40;
+/// See [`MAX_TOKENS`].
+pub const MAX_ROWS: usize = 1 << 28;
+
 /// What a NaN among rewards means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NanRewards {
@@ -87,6 +93,12 @@ pub struct Rollouts<'a> {
 impl<'a> Rollouts<'a> {
     /// One row of tokens a trajectory.
     pub fn packed(rows: Offsets<'a>, mask: Mask<'a>, exec: &'a Exec<'a>) -> Result<Self> {
+        let sizes = [("tokens", rows.total(), MAX_TOKENS), ("rows", rows.rows(), MAX_ROWS)];
+        for (what, got, limit) in sizes {
+            if got > limit {
+                return Err(Error::TooLarge { what, got: got as u128, limit: limit as u128 });
+            }
+        }
         if mask.len() != rows.total() {
             return Err(length("loss_mask", mask.len(), rows.total(), Level::Token));
         }

@@ -33,8 +33,8 @@ where
     F: Fn(&mut S, usize, &mut [T], &mut [T]) -> Result<(RowShape, Moments)> + Sync,
 {
     let rows = rollouts.rows();
-    let mut advantages: Vec<T> = zeroed(rows.total());
-    let mut returns: Vec<T> = zeroed(rows.total());
+    let mut advantages: Vec<T> = zeroed(rows.total())?;
+    let mut returns: Vec<T> = zeroed(rows.total())?;
     let chunks = rows.chunks(CHUNK_TOKENS);
     let lengths = || chunks.iter().map(|c| rows.start(c.end) - rows.start(c.start));
     let parts = cut(&mut advantages, lengths()).into_iter().zip(cut(&mut returns, lengths()));

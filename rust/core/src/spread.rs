@@ -76,7 +76,7 @@ fn write(
 fn spread<T: Real>(rollouts: &Rollouts<'_>, source: &Source<'_>, fill: f64) -> Result<Vec<T>> {
     let rows = rollouts.rows();
     let fill = T::from_f64(fill);
-    let mut out: Vec<T> = zeroed(rows.total());
+    let mut out: Vec<T> = zeroed(rows.total())?;
     if fill != T::default() {
         out.fill(fill);
     }

@@ -403,6 +403,9 @@ impl Moments {
         if self.count == 0.0 {
             return other;
         }
+        if other.count == 0.0 {
+            return self;
+        }
         let count = self.count + other.count;
         let gap = other.mean - self.mean;
         let share = other.count / count;

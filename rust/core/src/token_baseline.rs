@@ -64,8 +64,8 @@ where
         sum_pi_squared: rollouts.floats(&SUM_PI_SQUARED)?,
         weights: weights.map(|spec| rollouts.floats(spec)).transpose()?,
     };
-    let mut advantages: Vec<T> = zeroed(rows.total());
-    let mut returns: Vec<T> = zeroed(rows.total());
+    let mut advantages: Vec<T> = zeroed(rows.total())?;
+    let mut returns: Vec<T> = zeroed(rows.total())?;
     let lengths = || rows.ranges().map(|range| range.len());
     let both = cut(&mut advantages, lengths()).into_iter().zip(cut(&mut returns, lengths()));
     let mut jobs: Vec<Vec<Member<'_, T>>> = groups.iter().map(|_| Vec::new()).collect();

@@ -154,7 +154,7 @@ fn check_assignments(case: &Case) {
         pairing.into_iter().map(|column| column.map_or(f64::NAN, |c| c as f64)).collect()
     };
     case.check("assignment", &numbers(greedy(&scores)));
-    case.check("optimal_assignment_scipy", &numbers(optimal(&scores)));
+    case.check("optimal_assignment_scipy", &numbers(optimal(&scores, &Exec::default()).unwrap()));
 }
 
 #[test]

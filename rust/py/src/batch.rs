@@ -316,11 +316,11 @@ impl<'v> Parts<'v> {
 }
 
 /// Runs `work` on ids that are not part of a batch.
-pub fn keys_of<T>(
+pub fn keys_of<T: Send>(
     py: Python<'_>,
     name: &str,
     ids: &Bound<'_, PyAny>,
-    work: impl FnOnce(&Keys<'_>) -> T,
+    work: impl FnOnce(&Keys<'_>) -> T + Send,
 ) -> PyResult<T> {
     let ids = stored(name, ids)?;
     let view = match &ids {
@@ -328,7 +328,7 @@ pub fn keys_of<T>(
         _ => None,
     };
     match typed(py, name, &ids, view.as_ref())? {
-        Column::Keys(keys) => Ok(work(&keys)),
+        Column::Keys(keys) => detached(py, 1, |_| Ok(work(&keys))),
         other => {
             let message = format!("{name}: got {}, expected ids", other.describe());
             Err(raise(py, "InputError", message))

@@ -38,12 +38,13 @@ pub fn detached<T: Send>(
     };
     let outcome =
         py.detach(|| catch_unwind(AssertUnwindSafe(|| work(&Exec::new(threads, Some(&poll))))));
+    // A signal's exception was taken from Python and must go back there, even where the
+    // work was done before it looked.
+    if let Some(raised) = raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(raised);
+    }
     match outcome {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            let raised = raised.into_inner().unwrap_or_else(PoisonError::into_inner);
-            Err(raised.unwrap_or_else(|| to_py(py, &error)))
-        }
+        Ok(result) => result.map_err(|error| to_py(py, &error)),
         Err(panic) => Err(internal(py, &*panic)),
     }
 }
@@ -80,4 +81,19 @@ fn internal(py: Python<'_>, panic: &(dyn Any + Send)) -> PyErr {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("unknown panic");
     raise(py, "InternalError", format!("a bug in apportion, please report it: {text}"))
+}
+
+/// Panics, on the calling thread or on a helper's: for the test of the guard alone.
+#[pyfunction]
+pub fn _panic(py: Python<'_>, helper: bool) -> PyResult<()> {
+    let caller = std::thread::current().id();
+    detached(py, 2, |exec| {
+        let started = std::sync::Barrier::new(2);
+        exec.ranges(2, 1, |_| {
+            started.wait();
+            assert!((std::thread::current().id() == caller) == helper, "asked to panic");
+            Ok(())
+        })
+    })?;
+    Ok(())
 }

@@ -23,6 +23,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(methods::groups, module)?)?;
     module.add_function(wrap_pyfunction!(methods::turn_rows, module)?)?;
     matching::register(module)?;
+    module.add_function(wrap_pyfunction!(guard::_panic, module)?)?;
     primitives::register(module)?;
     // The stub says what there is; a list beside it would only have to be kept in step.
     module.delattr("__all__")

@@ -60,9 +60,9 @@ pub fn assign<'py>(
     best_total: bool,
 ) -> PyResult<IntArray<'py>> {
     let values = values.as_slice()?;
-    let pairs = detached(py, 1, |_| {
+    let pairs = detached(py, 1, |exec| {
         let scores = scores(values, rows, columns)?;
-        let pairs = if best_total { optimal(&scores) } else { greedy(&scores) };
+        let pairs = if best_total { optimal(&scores, exec)? } else { greedy(&scores) };
         Ok(pairs.into_iter().map(|c| c.map_or(-1, |c| c as i64)).collect::<Vec<_>>())
     })?;
     Ok(PyArray1::from_vec(py, pairs))
@@ -94,7 +94,7 @@ pub fn transport<'py>(
     reg: f64,
 ) -> PyResult<FloatArray<'py>> {
     let values = values.as_slice()?;
-    let plan = detached(py, 1, |_| Ok(sinkhorn(&scores(values, rows, columns)?, reg)))?;
+    let plan = detached(py, 1, |exec| sinkhorn(&scores(values, rows, columns)?, reg, exec))?;
     Ok(PyArray1::from_vec(py, plan))
 }
 

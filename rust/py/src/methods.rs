@@ -5,7 +5,7 @@ use apportion_core::credit::{Credit, METHODS, Method, Values, find};
 use apportion_core::options::{Settings, Value};
 use apportion_core::rollouts::Rollouts;
 use apportion_core::spread::{self, scatter};
-use numpy::PyArray1;
+use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 
@@ -23,23 +23,23 @@ pub fn value(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(flag) = given.cast::<PyBool>() {
         return Ok(Value::Bool(flag.is_true()));
     }
-    if given.cast::<PyString>().is_ok() {
-        return Ok(Value::Text(given.extract()?));
-    }
-    if given.cast::<PyInt>().is_ok() {
-        return given.extract().map(Value::Int);
-    }
-    if given.cast::<PyFloat>().is_ok() {
-        return given.extract().map(Value::Float);
-    }
-    let ints = given.extract::<Vec<i64>>().map(Value::Ints);
-    ints.or_else(|_| given.extract::<Vec<f64>>().map(Value::Floats))
-        .or_else(|_| given.extract::<f64>().map(Value::Float))
-        .map_err(|_| {
-            let got = given.repr().map_or_else(|_| "?".to_owned(), |r| r.to_string());
-            let expected = "expected None, a bool, a number, a string or a list of numbers";
-            raise(given.py(), "OptionError", format!("option {name}: got {got}, {expected}"))
-        })
+    let read = if given.cast::<PyString>().is_ok() {
+        given.extract().map(Value::Text)
+    } else if given.cast::<PyInt>().is_ok() {
+        given.extract().map(Value::Int)
+    } else if given.cast::<PyFloat>().is_ok() {
+        given.extract().map(Value::Float)
+    } else {
+        let ints = given.extract::<Vec<i64>>().map(Value::Ints);
+        ints.or_else(|_| given.extract::<Vec<f64>>().map(Value::Floats))
+            .or_else(|_| given.extract::<f64>().map(Value::Float))
+    };
+    read.map_err(|_| {
+        let got = given.repr().map_or_else(|_| "?".to_owned(), |r| r.to_string());
+        let expected = "expected None, a bool, a number below 2**63, a string of valid \
+                            Unicode or a list of numbers";
+        raise(given.py(), "OptionError", format!("option {name}: got {got}, {expected}"))
+    })
 }
 
 fn settings(given: &Bound<'_, PyDict>) -> PyResult<Settings> {
@@ -152,11 +152,12 @@ pub fn to_tokens<'py>(
     batch: &Batch,
     py: Python<'py>,
     level: &str,
-    values: Vec<f64>,
+    values: PyReadonlyArray1<'py, f64>,
     fill: f64,
     double: bool,
     threads: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let values = values.as_slice()?.to_vec();
     let written = batch.run(py, threads, |rollouts| {
         let values = match (level, rollouts.turn_places()) {
             ("trajectory", _) => Values::Trajectories(values),

@@ -8,6 +8,7 @@ use crate::column::{
 };
 use crate::credit::{Credit, Values};
 use crate::error::{Error, Result};
+use crate::exec::Exec;
 use crate::group::Groups;
 use crate::matching::{Scores, greedy, optimal, sinkhorn};
 use crate::options::{NonNegative, Positive, Unit};
@@ -198,7 +199,7 @@ fn matched_rewards(rollouts: &Rollouts<'_>, options: &Options) -> Result<Vec<f64
                 .map(|turn| read_calls(&TOOL_CALLS, calls, place(turn)))
                 .collect::<Result<Vec<_>>>()?;
             let calls: Vec<&ToolCall> = by_turn.iter().flatten().collect();
-            let mut of_calls = call_rewards(&calls, &gold, options)?.into_iter();
+            let mut of_calls = call_rewards(&calls, &gold, options, rollouts.exec())?.into_iter();
             for (turn, calls) in turns.of(t).zip(&by_turn) {
                 let mean =
                     of_calls.by_ref().take(calls.len()).sum::<f64>() / calls.len().max(1) as f64;
@@ -224,14 +225,19 @@ fn read_calls(spec: &ColumnSpec, texts: &[&str], index: usize) -> Result<Vec<Too
 }
 
 /// Reward of each predicted call of a trajectory.
-fn call_rewards(calls: &[&ToolCall], gold: &[ToolCall], options: &Options) -> Result<Vec<f64>> {
+fn call_rewards(
+    calls: &[&ToolCall],
+    gold: &[ToolCall],
+    options: &Options,
+    exec: &Exec<'_>,
+) -> Result<Vec<f64>> {
     let alike = calls.iter().flat_map(|call| gold.iter().map(move |g| call.similarity(g)));
     let scores = Scores::new(alike.collect(), calls.len(), gold.len())?;
     let pairs = match options.assign {
         Assign::Greedy => greedy(&scores),
-        Assign::Optimal => optimal(&scores),
+        Assign::Optimal => optimal(&scores, exec)?,
         Assign::Sinkhorn => {
-            let plan = sinkhorn(&scores, *options.reg);
+            let plan = sinkhorn(&scores, *options.reg, exec)?;
             let share = |row: usize| {
                 let of_pair =
                     |column: usize| plan[row * gold.len() + column] * scores.get(row, column);

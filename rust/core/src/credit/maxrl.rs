@@ -77,8 +77,9 @@ fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
             let mean = present().map(|i| scores[i]).sum::<f64>() / count as f64;
             let divisor = mean + *options.eps;
             let kept = mean > 0.0 || options.non_positive_mean == NonPositiveMean::Divide;
-            let factor = if kept && divisor != 0.0 { 1.0 / divisor } else { 0.0 };
-            present().for_each(|i| advantages[i] *= factor);
+            let kept = kept && divisor != 0.0;
+            present()
+                .for_each(|i| advantages[i] = if kept { advantages[i] / divisor } else { 0.0 });
         }
     }
     Ok(Credit::new(Values::Trajectories(advantages), counts))

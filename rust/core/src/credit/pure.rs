@@ -204,7 +204,7 @@ where
     }
 
     let size = rollouts.rows().total();
-    let (mut shaped, mut returns): (Vec<T>, Vec<T>) = (zeroed(size), zeroed(size));
+    let (mut shaped, mut returns): (Vec<T>, Vec<T>) = (zeroed(size)?, zeroed(size)?);
     let mut ends = Vec::new();
     for (i, trajectory) in trajectories.iter().enumerate() {
         let baseline = match (baselines[i], options.singleton) {
