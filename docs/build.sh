@@ -12,5 +12,5 @@ if [ ! -e "$venv/.ready" ] || [ docs/requirements.txt -nt "$venv/.ready" ]; then
 fi
 # The methods' pages are made from what the installed package says of itself.
 "$venv/bin/python" -m pip install --quiet .
-DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=true \
+NO_MKDOCS_2_WARNING=1 \
   exec "$venv/bin/python" -m mkdocs build --strict --quiet --site-dir site

@@ -162,7 +162,7 @@ def columns() -> str:
 
 def markdown(doc: str) -> str:
     """Documentation as the core has it: headings one level lower, links of rustdoc as code."""
-    text = inspect.cleandoc(doc)
+    text = escaped(inspect.cleandoc(doc))
     text = re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE)
     return link(re.sub(r"\[(`[^`\]]+`)\](?:\([^)]*\))?", r"\1", text))
 
@@ -175,7 +175,13 @@ def link(words: str) -> str:
 
 def one_line(text: str) -> str:
     """Text for a cell of a table."""
-    return " ".join(text.split())
+    return escaped(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    """Text outside code without what Markdown would take for HTML."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(p if p.startswith("`") else p.replace("<", "&lt;") for p in parts)
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -133,3 +133,5 @@ def test_generated_pages(hooks: Any) -> None:
         assert all(len(re.findall(r"(?<!\\)\|", row)) >= 3 for row in rows)
     for name in apportion.columns():
         assert f"`{name}`" in made["columns.md"]
+    for name, page in made.items():
+        assert "<" not in re.sub(r"`[^`]*`", "", page), f"{name}: taken for HTML"
