@@ -55,6 +55,7 @@ def gather(
         "credits": _described(batch, chosen),
         "groups": batch.group_names,
         "trajectories": {
+            "name": _names(rollouts),
             "group": batch.groups.tolist(),
             "turns": batch.offsets.tolist(),
             "outcome": None if batch.outcomes is None else numbers(batch.outcomes),
@@ -65,6 +66,11 @@ def gather(
         "strings": strings,
         "text_limit": limit,
     }
+
+
+def _names(rollouts: Rollouts) -> list[str] | None:
+    """Names of the trajectories where the file had any."""
+    return None if rollouts.trajectory_names is None else list(rollouts.trajectory_names)
 
 
 def _check(rollouts: Rollouts, credits: Sequence[Credit]) -> None:

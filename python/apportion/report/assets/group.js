@@ -100,7 +100,8 @@ function trajectory(one, index) {
     open: !narrow.matches || index === 0 || turns.some(turnMatches),
   },
   el("summary", {},
-    el("span", { className: "name" }, `Trajectory ${one}`),
+    el("span", { className: "name", dir: "auto" },
+      data.trajectories.name ? data.trajectories.name[one] : `Trajectory ${one}`),
     data.trajectories.outcome
       ? el("span", { className: value === null ? "flag" : "outcome" },
         value === null ? "no outcome" : `outcome ${short(value)}`) : null,
