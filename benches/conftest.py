@@ -67,16 +67,15 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., Non
         moved: int | None = None,
         threads: int = 1,
         peer_scale: float | None = None,
-        peaks: bool = True,
     ) -> None:
         """`peer_scale`: the peer ran on a share of the case; its seconds are multiplied by
         this, and the row says so. `moved`: bytes of input read and output written once."""
         _use_threads(threads)
         with ap.num_threads(threads):
             ours_s, peer_s = measure.alternate(benchmark, ours, theirs, QUICK, _clock(threads))
-            take = threads == 1 and peaks
-            ours_peak = measure.peak_mib(ours) if take else None
-            peer_peak = measure.peak_mib(theirs) if take and theirs is not None else None
+            ours_peak = measure.peak_mib(ours) if threads == 1 else None
+            brief = peer_s is not None and peer_s < 40  # else once is enough
+            peer_peak = measure.peak_mib(theirs) if threads == 1 and theirs and brief else None
         if peer_scale is not None and peer_s is not None:
             peer_s, peer_peak = peer_s * peer_scale, None
             peer += f" (extrapolated, x{peer_scale:g})"
