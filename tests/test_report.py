@@ -273,7 +273,8 @@ def test_wrong_input(tmp_path: Path) -> None:
     with pytest.raises(ap.InputError, match=r"credits\[0\]: got str"):
         ap.write_report(path, rollouts, ["grpo"])  # type: ignore[list-item]
     with pytest.raises(FileNotFoundError):
-        ap.credit("grpo", rollouts).to_html(tmp_path / "missing" / "report.html")
+        missing = tmp_path / "missing" / "report.html"
+        ap.write_report(missing, rollouts, ap.credit("grpo", rollouts))
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 

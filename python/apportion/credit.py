@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -86,18 +85,6 @@ class Credit:
                 "use tokens() and the token offsets"
             )
         return origin.restore(self.tokens(name, dtype))
-
-    def to_html(
-        self,
-        path: str | PathLike[str],
-        *,
-        title: str = "Credit report",
-        source: str | None = None,
-    ) -> None:
-        """Write a self-contained HTML report; see `apportion.write_report`."""
-        from apportion.report import write_report
-
-        write_report(path, self.rollouts, self, title=title, source=source)
 
     def _part(self, name: str) -> Leveled:
         found = self.values.get(name) or self.extras.get(name)

@@ -5,6 +5,7 @@ optionally `trajectory` and `meta`. A turn has `text` or `tokens`, and may have
 `observation`, `anchor` (default: the observation), `log_probs`, `reward`. Other
 keys that are columns of some method, at either level, are read as such. Tokens
 that a turn does not have count as none; its credit per turn is still computed.
+Depends on `layout` and `encode`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from apportion import encode
 from apportion.errors import DtypeError, InputError
-from apportion.rollouts import Layout
+from apportion.layout import Layout
 
 _RESERVED = {"text", "observation", "tokens", "log_probs", "reward", "anchor"}
 

@@ -1,6 +1,6 @@
 """Rollouts: a batch of sampled episodes in the forms in which trainers hold them.
 
-Depends on `arrays`, `columns` and the core. Nothing is copied that the core can
+Depends on `layout`, `records`, `encode` and the core. Nothing is copied that the core can
 read in place; what is validated here is what only Python knows (types, nesting),
 all else is checked by the core.
 """
@@ -17,7 +17,6 @@ import numpy as np
 from apportion import _core, encode
 from apportion.arrays import (
     MAX_ROWS,
-    MAX_VALUES,
     Array,
     Origin,
     floats,
@@ -25,31 +24,13 @@ from apportion.arrays import (
     mask_array,
     origin_of,
 )
-from apportion.errors import DtypeError, InputError
+from apportion.errors import InputError
+from apportion.layout import Layout, step_rows
+from apportion.records import columns_of_records
 from apportion.threads import get_num_threads
 
 NAN_POLICIES = ("mask", "raise", "zero")
 NO_ORIGIN = Origin()
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where rows, turns and trajectories are in the flat token arrays."""
-
-    rows: int
-    width: int | None = None  # tokens in a row where all rows have the same
-    token_offsets: Array | None = None  # else (rows + 1,) int64
-    mask: Array | None = None  # flat; None: every token is trained
-    turns: tuple[Array, Array] | None = None  # offsets (rows + 1,), flat start-end pairs
-    trajectory_ids: Any = None  # step rows: encoded ids, one a row
-    turn_index: Array | None = None  # step rows: order within a trajectory
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens, masked ones and padding included."""
-        if self.token_offsets is not None:
-            return int(self.token_offsets[-1])
-        return self.rows * (self.width or 0)
 
 
 @dataclass(frozen=True)
@@ -111,8 +92,8 @@ class Rollouts:
             rows=rows,
             width=width,
             mask=flat.reshape(-1),
-            turns=_turn_spans(turn_spans, rows, lambda row: row * width),
-            **_step_rows(trajectory_ids, turn_index),
+            turns=flat_spans(turn_spans, rows, lambda row: row * width),
+            **step_rows(trajectory_ids, turn_index),
         )
         given = _with_groups(values, group_ids, group_size, rows)
         for name, value in given.items():
@@ -150,8 +131,8 @@ class Rollouts:
             rows=rows,
             token_offsets=offsets,
             mask=flat,
-            turns=_turn_spans(turn_spans, rows, lambda row: int(offsets[row])),
-            **_step_rows(trajectory_ids, turn_index),
+            turns=flat_spans(turn_spans, rows, lambda row: int(offsets[row])),
+            **step_rows(trajectory_ids, turn_index),
         )
         given = _with_groups(values, group_ids, group_size, rows)
         origin = origin_of(mask) if mask is not None and hasattr(mask, "device") else Origin()
@@ -181,8 +162,6 @@ class Rollouts:
         nan_rewards: str = "mask",
     ) -> Rollouts:
         """As `from_lists`; `where` names a record in error messages."""
-        from apportion.records import columns_of_records
-
         layout, given, turn_texts = columns_of_records(records, where)
         names = [r.get("trajectory") for r in records]
         named = [str(i) if name is None else str(name) for i, name in enumerate(names)]
@@ -282,15 +261,6 @@ class Rollouts:
         return self.num_trajectories
 
 
-def _step_rows(trajectory_ids: Any, turn_index: Any) -> dict[str, Any]:
-    if trajectory_ids is None:
-        if turn_index is not None:
-            raise InputError("turn_index: given without trajectory_ids, which it would order")
-        return {}
-    index = None if turn_index is None else integers("turn_index", turn_index)
-    return {"trajectory_ids": encode.keys("trajectory_ids", trajectory_ids), "turn_index": index}
-
-
 def _with_groups(
     values: Mapping[str, Any], group_ids: Any, group_size: int | None, rows: int
 ) -> dict[str, Any]:
@@ -311,33 +281,3 @@ def _check_padded(name: str, value: Any, shape: tuple[int, int]) -> None:
     got = tuple(value.shape) if hasattr(value, "shape") else floats(name, value).shape
     if got != shape:
         raise InputError(f"{name}: got shape {got}, expected {shape}, that of the mask")
-
-
-def _turn_spans(
-    spans: Sequence[Sequence[Sequence[int]]] | None, rows: int, start: Callable[[int], int]
-) -> tuple[Array, Array] | None:
-    """Row-relative spans as offsets and flat positions."""
-    if spans is None:
-        return None
-    if isinstance(spans, str) or not hasattr(spans, "__len__"):
-        raise DtypeError(f"turn_spans: got {spans!r}, expected a list of (start, end) for each row")
-    if len(spans) != rows:
-        raise InputError(f"turn_spans: got {len(spans)} rows, expected {rows}")
-    found = [_row_spans(f"turn_spans[{row}]", pairs) for row, pairs in enumerate(spans)]
-    offsets = np.cumsum([0, *map(len, found)], dtype=np.int64)
-    flat = [pairs + start(row) for row, pairs in enumerate(found)]
-    return offsets, np.concatenate([np.zeros((0, 2), np.int64), *flat]).reshape(-1)
-
-
-def _row_spans(name: str, pairs: Any) -> Array:
-    own = integers(name, pairs)
-    if own.size == 0:
-        return np.zeros((0, 2), dtype=np.int64)
-    if own.ndim != 2 or own.shape[1] != 2:
-        raise InputError(f"{name}: got shape {own.shape}, expected (turns, 2)")
-    # Far from the largest integers, so that a row's start can be added.
-    far = np.flatnonzero((own < 0) | (own > MAX_VALUES))
-    if far.size:
-        got = own.reshape(-1)[far[0]]
-        raise InputError(f"{name}[{far[0] // 2}]: got {got}, expected a position in the row")
-    return own

@@ -1,8 +1,7 @@
 """A report: one HTML file that shows who got which credit, and opens from disk.
 
-Depends on `rollouts`, `credit` and `methods` through their public parts. Nothing
-else imports it but `Credit.to_html`. The parts are loaded at the first call, so
-that importing `apportion` stays light.
+Depends on `rollouts`, `credit` and `methods` through their public parts. The parts
+are loaded at the first call, so that importing `apportion` stays light.
 
 `data` gathers the numbers, `findings` looks for what is worth a warning, `page`
 makes HTML of both, `assets/` is what runs in the browser.
