@@ -25,7 +25,7 @@ from apportion.arrays import (
     origin_of,
 )
 from apportion.errors import InputError
-from apportion.layout import Layout, step_rows
+from apportion.layout import Layout, flat_spans, step_rows
 from apportion.records import columns_of_records
 from apportion.threads import get_num_threads
 
