@@ -94,8 +94,9 @@ class Credit:
         return found
 
     def _is_double(self) -> bool:
-        names = ("outcome_rewards", "token_rewards", "turn_rewards")
-        arrays = [self.rollouts.columns[n] for n in names if n in self.rollouts.columns]
+        names = ("outcome_rewards", "token_rewards", "turn_rewards", "reward_matrix")
+        found = [self.rollouts.columns[n] for n in names if n in self.rollouts.columns]
+        arrays = [given[0] if isinstance(given, tuple) else given for given in found]
         return any(getattr(array, "dtype", None) == np.float64 for array in arrays)
 
     def _by_turn(self, level: str, values: Array) -> Array:
