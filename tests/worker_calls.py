@@ -55,7 +55,7 @@ def data_loader() -> None:
     torch.set_num_threads(1)
     expected = parallel_call()
     loader = DataLoader(Calls(), batch_size=None, num_workers=4)
-    answers = list(loader)
+    answers = [tuple(answer) for answer in loader]
     assert answers == [(expected, 1)] * 8, answers
     print("loaded")
 

@@ -65,7 +65,7 @@ def to_numpy(name: str, value: Any) -> Array:
         raise InputError(f"{name}: got shape {array.shape}, expected at most {MAX_VALUES} values")
     if array.dtype == object:
         array = _numbers_of_objects(name, array)
-    if not array.dtype.isnative:
+    if not (array.dtype.isnative and array.flags.aligned):
         array = array.astype(array.dtype.newbyteorder("="))
     return array.astype(np.float32) if array.dtype == np.float16 else array
 

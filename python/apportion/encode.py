@@ -152,7 +152,7 @@ def keys(name: str, values: Any) -> Encoded:
     if is_tensor(values) or isinstance(values, np.ndarray):
         array = to_numpy(name, values) if is_tensor(values) else values
         if array.ndim == 1 and array.dtype.kind in "iub" and not _beyond_int64(array):
-            return np.ascontiguousarray(array, dtype=np.int64)
+            return np.require(array, np.int64, ["C", "ALIGNED"])
         values = list(array) if array.ndim > 1 else array.tolist()
     values = as_list(name, values)
     if all(type(value) is str for value in values):

@@ -5,7 +5,7 @@ use apportion_core::error::Result as CoreResult;
 use apportion_core::exec::Exec;
 use apportion_core::ragged::Offsets;
 use apportion_core::rollouts::{NanRewards, Rollouts};
-use numpy::{Element, PyArray1, PyArrayMethods, PyReadonlyArray1, PyUntypedArrayMethods};
+use numpy::{Element, PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyList;
@@ -34,7 +34,8 @@ impl Array {
     fn new(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Self> {
         fn own<T: Element>(value: &Bound<'_, PyAny>) -> Option<Py<PyArray1<T>>> {
             let array = value.cast::<PyArray1<T>>().ok()?;
-            array.is_c_contiguous().then(|| array.clone().unbind())
+            array.try_readonly().ok()?.as_slice().ok()?;
+            Some(array.clone().unbind())
         }
         own(value)
             .map(Self::F32)
@@ -45,8 +46,9 @@ impl Array {
             .ok_or_else(|| {
                 let got =
                     value.get_type().name().map_or_else(|_| "?".to_owned(), |n| n.to_string());
-                let message =
-                    format!("{argument}: got {got}, expected a contiguous 1-D array of numbers");
+                let message = format!(
+                    "{argument}: got {got}, expected a contiguous aligned 1-D array of numbers"
+                );
                 raise(value.py(), "InputError", message)
             })
     }
