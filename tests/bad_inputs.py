@@ -532,6 +532,22 @@ def pieces() -> Iterator[Bad]:
         ("match", lambda: matching.match(ones), ("scores: got shape (3,)", "two dimensions")),
         ("match NaN", lambda: matching.match([[NAN]]), ("scores[0]: got NaN", "finite")),
         ("match how", lambda: matching.match([[1.0]], how="x"), ("how: got 'x'", "expected")),
+        ("match reg", lambda: matching.match([[1.0]], how="sinkhorn", reg="x"), ("reg: got 'x'",)),
+        ("text", lambda: matching.text_similarity("a", b"a"), ("b: got b'a'", "expected a string")),
+        ("text None", lambda: matching.text_similarity(None, ""), ("a: got None", "a string")),
+        ("command", lambda: matching.shell_signature(["ls"]), ("command: got ['ls']", "a string")),
+        ("a set", lambda: matching.tool_similarity([{1}], "[]"), ("calls: got", "JSON can hold")),
+        ("itself", lambda: matching.tool_similarity("[]", tangled()), ("gold: got", "JSON")),
+        (
+            "linkage of a row",
+            lambda: matching.single_linkage([[0.0, 1.0]], 1),
+            ("distance: got shape (1, 2)", "(items, items)"),
+        ),
+        (
+            "clusters",
+            lambda: matching.single_linkage([[0.0]], 0.5),
+            ("clusters: got 0.5", "an integer of at least 1"),
+        ),
         ("tools", lambda: matching.tool_similarity("{", "[]"), ("calls: got", "expected")),
     ]
     for what, call, says in table:

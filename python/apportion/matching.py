@@ -12,7 +12,14 @@ import numpy as np
 
 from apportion import _core
 from apportion.arrays import Array, floats
-from apportion.errors import InputError, OptionError
+from apportion.errors import DtypeError, InputError, OptionError
+
+
+def _text(name: str, value: object) -> str:
+    """A string that the core can hold: halves of surrogate pairs become `?`."""
+    if not isinstance(value, str):
+        raise DtypeError(f"{name}: got {value!r:.80}, expected a string")
+    return value.encode("utf-8", "replace").decode()
 
 
 def text_similarity(a: str, b: str, *, how: str = "indel") -> float:
@@ -25,7 +32,7 @@ def text_similarity(a: str, b: str, *, how: str = "indel") -> float:
     """
     if how not in ("indel", "difflib"):
         raise OptionError(f"how: got {how!r}, expected 'indel' or 'difflib'")
-    return _core.text_similarity(a, b, how)
+    return _core.text_similarity(_text("a", a), _text("b", b), how)
 
 
 def tool_similarity(calls: Any, gold: Any) -> Array:
@@ -36,9 +43,18 @@ def tool_similarity(calls: Any, gold: Any) -> Array:
     with an equal value (MatchTIR). Both sides are lists of dictionaries with `name`
     and `arguments` or `parameters`, or JSON text of such a list.
     """
-    texts = [side if isinstance(side, str) else json.dumps(side) for side in (calls, gold)]
+    texts = [_json("calls", calls), _json("gold", gold)]
     values, rows, columns = _core.tool_similarity(*texts)
     return values.reshape(rows, columns)
+
+
+def _json(name: str, side: Any) -> str:
+    if isinstance(side, str):
+        return _text(name, side)
+    try:
+        return json.dumps(side)
+    except (RecursionError, TypeError, ValueError) as error:
+        raise DtypeError(f"{name}: got {error}, expected what JSON can hold") from error
 
 
 def shell_signature(command: str) -> list[str]:
@@ -52,7 +68,7 @@ def shell_signature(command: str) -> list[str]:
     >>> shell_signature("git commit -m 'a message' && make test")
     ['cmd:git', 'word:commit', 'flag:-m', '&&', 'cmd:make', 'word:test']
     """
-    return _core.shell_signature(command)
+    return _core.shell_signature(_text("command", command))
 
 
 def single_linkage(distance: Any, clusters: int) -> Array:
@@ -64,8 +80,8 @@ def single_linkage(distance: Any, clusters: int) -> Array:
     array = floats("distance", distance).astype(np.float64, copy=False)
     if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise InputError(f"distance: got shape {array.shape}, expected (items, items)")
-    if clusters < 1:
-        raise OptionError(f"clusters: got {clusters}, expected at least 1")
+    if isinstance(clusters, bool) or not isinstance(clusters, int) or clusters < 1:
+        raise OptionError(f"clusters: got {clusters!r}, expected an integer of at least 1")
     flat = np.ascontiguousarray(array).reshape(-1)
     return _core.single_linkage(flat, len(array), clusters)
 
@@ -84,7 +100,7 @@ def match(scores: Any, *, how: str = "optimal", reg: float = 0.1) -> Array:
     rows, columns = array.shape
     flat = np.ascontiguousarray(array).reshape(-1)
     if how == "sinkhorn":
-        if not reg > 0:
+        if isinstance(reg, str) or not 0 < reg < np.inf:
             raise OptionError(f"reg: got {reg!r}, expected a number above 0")
         return _core.transport(flat, rows, columns, float(reg)).reshape(rows, columns)
     if how not in ("greedy", "optimal"):
