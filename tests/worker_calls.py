@@ -56,7 +56,7 @@ def data_loader() -> None:
     expected = parallel_call()
     loader = DataLoader(Calls(), batch_size=None, num_workers=4)
     answers = [tuple(answer) for answer in loader]
-    assert [tuple(answer) for answer in answers] == [(expected, 1)] * 8, answers
+    assert answers == [(expected, 1)] * 8, answers
     print("loaded")
 
 
