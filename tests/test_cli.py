@@ -115,6 +115,10 @@ def test_progress(tmp_path: Path) -> None:
         (["{bad}", "--method", "gpg"], "bad.jsonl:1: outcome: missing"),
         (["{file}", "--method", "a2tgpo", "-o", "{file}"], "is the input"),
         (["{file}", "--method", "grpo", "-o", "c.csv"], "c.csv: unknown ending"),
+        (["{file}", "--method", "grpo", "-o", "none/c.jsonl"], "none/c.jsonl: no folder"),
+        (["{file}", "--method", "grpo", "--report", "none/r.html"], "none/r.html: no folder"),
+        (["{file}", "--method", "grpo", "--report", "."], ".: is a folder, expected a file"),
+        (["{file}", "--method", "grpo", "--set", "eps=-.5"], "eps: got -0.5"),
     ],
 )
 def test_errors_are_one_line(tmp_path: Path, args: list[str], message: str) -> None:

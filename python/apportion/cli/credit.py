@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     begun = time.perf_counter()
     options = parse_options(args.set)
     wide = _core.batch_wide(args.method, options, args.like)
-    _keep_input(args.file, args.output, args.report)
+    _check_outputs(args.file, args.output, args.report)
     source = open_source(args.file, args.format, args.group_key, args.reward_key)
     meta = described_run(args.method, options, args.like, str(args.file))
     totals = Totals()
@@ -90,23 +90,35 @@ def run(args: argparse.Namespace) -> None:
 
 
 def parse_options(settings: list[str]) -> dict[str, Any]:
-    """`name=value` pairs; a value is JSON, or else text."""
+    """`name=value` pairs; a value is JSON, a number such as `.5`, or else text."""
     options: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals or not name:
             raise OptionError(f"--set: got {setting!r}, expected NAME=VALUE")
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
+        options[name] = _value(text)
     return options
 
 
-def _keep_input(given: str, *outputs: str | None) -> None:
+def _value(text: str) -> Any:
+    for read in (json.loads, float):
+        with suppress(ValueError):
+            return read(text)
+    return text
+
+
+def _check_outputs(given: str, *outputs: str | None) -> None:
+    """Find what could not be written before a long file is read."""
     for output in outputs:
-        if output is not None and Path(output).resolve() == Path(given).resolve():
+        if output is None:
+            continue
+        path = Path(output).resolve()
+        if path == Path(given).resolve():
             raise OptionError(f"{output}: is the input, expected another file for the output")
+        if path.is_dir():
+            raise OptionError(f"{output}: is a folder, expected a file")
+        if not path.parent.is_dir():
+            raise OptionError(f"{output}: no folder {path.parent}, expected one that is there")
 
 
 def _read_all(source: LineSource | TableSource, progress: Progress) -> Rollouts:

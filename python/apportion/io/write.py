@@ -74,7 +74,11 @@ class CreditWriter:
 
     def __enter__(self) -> CreditWriter:
         """Opens the temporary file."""
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        try:
+            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        except OSError as error:
+            error.filename = str(self._path)  # the name that the caller knows
+            raise
         os.close(handle)
         self._temporary = Path(name)
         try:

@@ -101,6 +101,10 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        error.filename, error.filename2 = str(target), None  # the name that the caller knows
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
