@@ -13,7 +13,7 @@ from apportion.arrays import MAX_VALUES, Array, integers
 from apportion.errors import DtypeError, InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
 class Layout:
     """Where rows, turns and trajectories are in the flat token arrays."""
 

@@ -8,7 +8,7 @@ all else is checked by the core.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +33,7 @@ NAN_POLICIES = ("mask", "raise", "zero")
 NO_ORIGIN = Origin()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
 class Rollouts:
     """A batch of trajectories with named columns, each with a level.
 
@@ -255,6 +255,10 @@ class Rollouts:
     def groups(self) -> Array:
         """Dense group number of each trajectory, `(trajectories,)`, by first appearance."""
         return _core.groups(self._batch, get_num_threads())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: the fields alone; what is cached is made again."""
+        return {own.name: self.__dict__[own.name] for own in fields(self)}
 
     def __len__(self) -> int:
         """Number of trajectories."""
