@@ -141,7 +141,7 @@ def groups() -> Iterator[Bad]:
     for value in (0.5, None, object(), {}, 1j):
         call = lambda value=value: grpo(group_ids=["a", "a", value, "b"])  # noqa: E731
         yield Bad(f"id {value!r:.20}", call, ap.DtypeError, ("group_ids[2]: got", "expected a str"))
-    for value in ("abab", b"abab", 5, {"a": 1}, np.array(3), np.array("a")):
+    for value in ("abab", b"abab", 5, {"a": 1}, {"a", "b"}, np.array(3), np.array("a")):
         call = lambda value=value: grpo(group_ids=value)  # noqa: E731
         yield Bad(f"ids {value!r}", call, ap.DtypeError, ("group_ids: got", "expected a list"))
     yield Bad(
@@ -218,8 +218,8 @@ def columns() -> Iterator[Bad]:
         "two by two": (np.zeros((2, 2)), ("got shape (2, 2)", "one value for each trajectory")),
         "one row": (np.zeros((1, 4)), ("got shape (1, 4)", "one value for each trajectory")),
         "ragged": ([[1.0], [1.0, 2.0], [1.0], [1.0]], ("different lengths", "expected")),
-        "strings": (["1", "2", "3", "4"], ("got an array of <U1", "expected numbers")),
-        "bytes": ([b"1"] * 4, ("got an array of |S1", "expected numbers")),
+        "strings": ([1.0, "2", 3.0, 4.0], ("outcome_rewards[1]: got '2'", "a number")),
+        "bytes": ([b"1"] * 4, ("outcome_rewards[0]: got b'1'", "expected a number")),
         "complex": (np.ones(4, complex), ("got an array of complex128", "expected numbers")),
         "complex objects": ([None, 1j, 0, 0], ("[1]: got", "expected a")),
         "objects": ([1.0, 2.0, object(), 3.0], ("[2]: got <object", "expected a number or None")),
@@ -248,7 +248,7 @@ def columns() -> Iterator[Bad]:
         "padded": (np.zeros((4, 2)), ("[1]: got 2 values", "expected 1")),
         "a number": (1.0, ("got 1.0", "expected a list")),
         "an array of no dimensions": (np.array(1.0), ("got a single value", "each turn")),
-        "strings": ([["a", "b"], ["c"], ["d"], ["e"]], ("got an array of <U1", "numbers")),
+        "strings": ([[0.0, "b"], [1.0], [1.0], [1.0]], ("turn_rewards[1]: got 'b'", "a number")),
     }
     for what, (value, says) in turns.items():
         call = lambda value=value: gigpo(turn_rewards=value)  # noqa: E731
@@ -314,7 +314,7 @@ def layouts() -> Iterator[Bad]:
         "beyond int64": (np.array([0, 2**63], np.uint64), ("got 9223372036854775808", "2**63")),
         "beyond uint64": ([0, 2**70], ("got", "expected integers")),
         "floats": ([0.0, 2.0], ("got an array of float64", "expected integers")),
-        "strings": (["0", "2"], ("got an array of <U1", "expected integers")),
+        "strings": (["0", "2"], ("token_offsets[0]: got '0'", "expected a number")),
     }
     for what, (value, says) in offsets.items():
         call = lambda value=value: ragged(value)  # noqa: E731
@@ -379,7 +379,7 @@ def records() -> Iterator[Bad]:
         ),
         "outcome of text": (
             [{"group": 1, "outcome": "good", "turns": []}],
-            ("outcome_rewards", "got", "expected numbers"),
+            ("outcome_rewards[0]: got 'good'", "expected a number"),
         ),
     }
     for what, (value, says) in whole.items():
@@ -397,7 +397,14 @@ def records() -> Iterator[Bad]:
             {"tokens": [1], "log_probs": 0.5},
             ("turns[0].log_probs: got", "expected"),
         ),
-        "reward of text": ({"text": "x", "reward": "good"}, ("turn_rewards", "expected numbers")),
+        "log-probs of text": (
+            {"tokens": [1, 2], "log_probs": [0.0, "a"]},
+            ("turns[0].log_probs[1]: got 'a'", "expected a number"),
+        ),
+        "reward of text": (
+            {"text": "x", "reward": "good"},
+            ("turn_rewards[0]: got 'good'", "expected a number"),
+        ),
     }
     for what, (turn, says) in turns.items():
         call = lambda turn=turn: lists(**turn)  # noqa: E731
@@ -528,6 +535,21 @@ def pieces() -> Iterator[Bad]:
             lambda: primitives.shape_rewards(SCORES, MASK, kl=np.ones((4, 3))),
             ("kl: got shape (4, 3)", "expected (4, 4)"),
         ),
+        (
+            "clip of text",
+            lambda: primitives.shape_rewards(SCORES, MASK, clip=(0, "a")),
+            ("clip[1]: got 'a'", "expected a number"),
+        ),
+        (
+            "kl NaN",
+            lambda: primitives.shape_rewards(SCORES, MASK, kl=at(MASK, (0, 1), NAN), kl_coef=0.1),
+            ("kl[1]: got nan", "expected a finite number"),
+        ),
+        (
+            "include of text",
+            lambda: primitives.group_normalise(ones, ids, include=["a", "b", "c"]),
+            ("include[0]: got 'a'", "expected a number"),
+        ),
         ("runs", lambda: primitives.runs([1, 0]), ("mask: got shape (2,)", "(rows, tokens)")),
         ("match", lambda: matching.match(ones), ("scores: got shape (3,)", "two dimensions")),
         ("match NaN", lambda: matching.match([[NAN]]), ("scores[0]: got NaN", "finite")),
@@ -554,6 +576,37 @@ def pieces() -> Iterator[Bad]:
         yield Bad(f"primitives: {what}", call, ap.InputError, says)
 
 
+def results() -> Iterator[Bad]:
+    """What a function of the user's gives back, and results in the wrong place."""
+    given = padded()
+    table: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("None", None, ("own: returned None", "expected an array")),
+        ("text", ["a", 1.0, 1.0, 1.0], ("own[0]: got 'a'", "expected a number")),
+        ("NaN", [0.0, NAN, 0.0, 0.0], ("own: returned nan at index 1", "finite")),
+        ("infinity", [0.0, 0.0, INF, 0.0], ("own: returned inf at index 2", "finite")),
+        ("no level's length", [0.0] * 7, ("own: returned 7 values", "'turn': 5")),
+    ]
+    for what, value, says in table:
+
+        def own(_: ap.Rollouts, value: Any = value) -> Any:
+            return value
+
+        call = lambda own=own: ap.credit(own, given)  # noqa: E731
+        yield Bad(f"function returning {what}", call, ap.InputError, says)
+    yield Bad(
+        "rollouts in place of credit",
+        lambda: ap.write_credit("never.jsonl", given),  # type: ignore[arg-type]
+        ap.DtypeError,
+        ("credit: got Rollouts", "expected apportion.Credit"),
+    )
+    yield Bad(
+        "report of credit in place of rollouts",
+        lambda: ap.write_report("never.html", grpo(), [grpo()]),  # type: ignore[arg-type]
+        ap.InputError,
+        ("rollouts: got Credit", "expected apportion.Rollouts"),
+    )
+
+
 def tensors() -> Iterator[Bad]:
     """Only where torch is loaded already."""
     torch = sys.modules.get("torch")
@@ -573,6 +626,6 @@ def tensors() -> Iterator[Bad]:
 def catalogue() -> list[Bad]:
     """Every case."""
     parts = (
-        masks, groups, rewards, columns, layouts, records, calls, threads, pieces, tensors,
+        masks, groups, rewards, columns, layouts, records, calls, threads, pieces, results, tensors,
     )  # fmt: skip
     return [bad for part in parts for bad in part()]

@@ -63,6 +63,8 @@ def to_numpy(name: str, value: Any) -> Array:
         raise DtypeError(f"{name}: got {got}, expected numbers ({error})") from error
     if array.size > MAX_VALUES:
         raise InputError(f"{name}: got shape {array.shape}, expected at most {MAX_VALUES} values")
+    if array.dtype.kind in "US" and not hasattr(value, "dtype"):
+        array = np.asarray(value, dtype=object)  # one string among numbers: find which
     if array.dtype == object:
         array = _numbers_of_objects(name, array)
     if not (array.dtype.isnative and array.flags.aligned):
@@ -130,4 +132,4 @@ def mask_array(name: str, value: Any) -> Array:
         if array.dtype.kind not in "iu":
             raise DtypeError(f"{name}: got an array of {array.dtype}, expected booleans or 0 and 1")
         array = array.astype(np.int64)
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array) if array.ndim else array

@@ -23,7 +23,7 @@ from apportion.threads import get_num_threads
 Leveled = tuple[str, Array]  # a level, and one value for each unit of it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
 class Credit:
     """What a method returns. Values stay at their own level until tokens are asked for."""
 
@@ -161,7 +161,10 @@ def _name(argument: str, given: object) -> str:
 
 def _run_function(function: Function, rollouts: Rollouts, options: Mapping[str, Any]) -> Credit:
     name = getattr(function, "__name__", "function")
-    values = floats(name, function(rollouts, **options)).reshape(-1)
+    returned = function(rollouts, **options)
+    if returned is None:
+        raise InputError(f"{name}: returned None, expected an array")
+    values = floats(name, returned).reshape(-1)
     sizes = {
         "token": rollouts.layout.tokens,
         "turn": rollouts.num_turns,
@@ -170,6 +173,10 @@ def _run_function(function: Function, rollouts: Rollouts, options: Mapping[str, 
     fitting = [level for level, size in sizes.items() if size == len(values)]
     if not fitting:
         raise InputError(f"{name}: returned {len(values)} values, expected one of {sizes}")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        got = values[bad[0]]
+        raise InputError(f"{name}: returned {got} at index {bad[0]}, expected finite numbers")
     level = fitting[-1]
     kept = values if level == "token" else values.astype(np.float64)
     return Credit(name, rollouts, {"advantages": (level, kept)}, {}, {}, options)

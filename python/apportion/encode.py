@@ -7,7 +7,7 @@ known here without an edit.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -109,10 +109,11 @@ def _matrix(name: str, values: Any) -> tuple[Array, int]:
 
 
 def as_list(name: str, values: Any) -> list[Any]:
-    """The items of any iterable but a string, whose letters nobody means."""
+    """The items of any iterable with an order but a string, whose letters nobody means."""
     if isinstance(values, np.ndarray) and values.ndim:
         return list(values.tolist())
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+    unordered = isinstance(values, Mapping | Set)
+    if unordered or isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise DtypeError(f"{name}: got {_shown(values)}, expected a list or an array")
     if getattr(values, "ndim", 1) == 0:
         raise DtypeError(f"{name}: got a single value, expected a list or an array")

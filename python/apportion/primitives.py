@@ -99,8 +99,8 @@ def group_normalise(
     """
     array = _finite("values", _vector("values", values), nan=True)
     if include is not None:
-        kept = _same_length("include", np.asarray(include, dtype=bool), len(array))
-        array = np.where(kept, array, np.nan)
+        kept = _same_length("include", _vector("include", include), len(array))
+        array = np.where(kept != 0, array, np.nan)
     dense = _same_length("ids", _core.group("ids", encode.keys("ids", ids)), len(array))
     if weighting not in ("counts", "lengths"):
         raise InputError(f"weighting: got {weighting!r}, expected 'counts' or 'lengths'")
@@ -168,9 +168,10 @@ def shape_rewards(
     _same_length("scores", given, rollouts.layout.rows)
     bounds = None
     if clip is not None:
-        if np.shape(clip) != (2,) or not clip[0] <= clip[1]:
+        low_high = floats("clip", clip)
+        if low_high.shape != (2,) or not low_high[0] <= low_high[1]:
             raise InputError(f"clip: got {clip!r}, expected (smallest, largest)")
-        bounds = (float(clip[0]), float(clip[1]))
+        bounds = (float(low_high[0]), float(low_high[1]))
     if kl is None:
         penalty = np.zeros(rollouts.layout.tokens)
     else:
@@ -179,7 +180,8 @@ def shape_rewards(
             raise InputError(
                 f"kl: got shape {penalty.shape}, expected {rollouts.origin.shape}, the mask's"
             )
-        penalty = penalty.reshape(-1)
+        read = rollouts.layout.mask != 0  # what stands elsewhere is never read
+        penalty = _finite("kl", np.where(read, penalty.reshape(-1), 0.0))
     return rollouts.origin.restore(
         _core.shape_rewards(
             rollouts._batch, given, penalty, bounds, _number("kl_coef", kl_coef), get_num_threads()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from apportion import encode
+from apportion.arrays import floats
 from apportion.errors import DtypeError, InputError
 from apportion.layout import Layout
 
@@ -73,6 +74,8 @@ def _turns(record: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
                 f"{where}.turns[{k}].log_probs: got {len(log_probs)} values, "
                 f"expected {len(tokens or ())}, the number of tokens"
             )
+        if log_probs is not None:
+            floats(f"{where}.turns[{k}].log_probs", log_probs)
     return turns
 
 

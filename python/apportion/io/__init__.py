@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 
 from apportion.credit import Credit
+from apportion.errors import DtypeError
 from apportion.rollouts import Rollouts
 
 __all__ = ["EXAMPLE", "example_rollouts", "iter_groups", "read_rollouts", "write_credit"]
@@ -113,5 +114,7 @@ def write_credit(
     """
     from apportion.io.write import CreditWriter, described
 
+    if not isinstance(credit, Credit):
+        raise DtypeError(f"credit: got {type(credit).__name__}, expected apportion.Credit")
     with CreditWriter(path, described(credit, source), format) as writer:
         writer.write(credit)

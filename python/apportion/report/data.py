@@ -16,6 +16,7 @@ import numpy as np
 from apportion import _core
 from apportion.arrays import Array
 from apportion.credit import Credit
+from apportion.encode import as_list
 from apportion.errors import InputError
 from apportion.methods import methods
 from apportion.report.findings import Batch, findings
@@ -36,7 +37,7 @@ def gather(
     source: str | None,
 ) -> dict[str, Json]:
     """Everything that the page needs; see `write_report`."""
-    chosen = [credits] if isinstance(credits, Credit) else list(credits)
+    chosen = [credits] if isinstance(credits, Credit) else as_list("credits", credits)
     _check(rollouts, chosen)
     batch = Batch.of(rollouts)
     texts = Texts()
@@ -74,6 +75,8 @@ def _names(rollouts: Rollouts) -> list[str] | None:
 
 
 def _check(rollouts: Rollouts, credits: Sequence[Credit]) -> None:
+    if not isinstance(rollouts, Rollouts):
+        raise InputError(f"rollouts: got {type(rollouts).__name__}, expected apportion.Rollouts")
     if not credits:
         raise InputError("credits: got none, expected at least one result of apportion.credit")
     for index, credit in enumerate(credits):
