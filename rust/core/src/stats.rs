@@ -4,8 +4,14 @@
 //! the epsilon stands, what a group of one gives), so each is a field of
 //! [`Normaliser`]. May depend on `group`, `options` and `exec`.
 
+mod moments;
+mod sample;
+
 use crate::choice;
 use crate::group::Groups;
+
+pub use moments::Moments;
+use sample::Sample;
 
 choice! {
     /// What is subtracted from each value of a group.
@@ -250,174 +256,5 @@ impl Normaliser {
             Scale::Std => Some(self.root(sample.variance(self.ddof))),
             Scale::Mad => Some(1.4826 * sample.mad(self.centre)),
         }
-    }
-}
-
-/// The present members of one group.
-struct Sample<'a> {
-    values: &'a [f64],
-    weights: Weights<'a>,
-    members: &'a [usize],
-}
-
-impl Sample<'_> {
-    fn weight(&self) -> f64 {
-        self.members.iter().map(|&i| self.weights.of(i)).sum()
-    }
-
-    fn is_single(&self) -> bool {
-        match self.weights {
-            Weights::Counts(_) => self.weight() <= 1.0,
-            _ => self.members.len() == 1,
-        }
-    }
-
-    fn is_constant(&self) -> bool {
-        let first = self.values[self.members[0]];
-        self.members.iter().all(|&i| self.values[i] == first)
-    }
-
-    /// `(weight, value)` of the members.
-    fn pairs(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
-        self.members.iter().map(|&i| (self.weights.of(i), self.values[i]))
-    }
-
-    /// Weighted mean; 0 where all weights are 0.
-    fn mean(&self) -> f64 {
-        let (weight, sum) = self.pairs().fold((0.0, 0.0), |(n, s), (w, x)| (n + w, s + w * x));
-        if weight > 0.0 { sum / weight } else { 0.0 }
-    }
-
-    /// Two passes, so that a common offset costs no digits. 0 where too few are left.
-    fn variance(&self, ddof: f64) -> f64 {
-        let mean = self.mean();
-        let (count, squares) = self
-            .pairs()
-            .fold((0.0, 0.0), |(n, s), (w, x)| (n + w, s + w * (x - mean) * (x - mean)));
-        self.unbiased(&Moments { count, mean, squares }, self.members.len(), ddof)
-    }
-
-    /// Moments of the others of each member, in the members' order. Put together
-    /// from those before and those after, because taking one value out of a sum
-    /// of squares loses digits when that value is the large one.
-    fn others(&self) -> Vec<Moments> {
-        let single = |i: usize, count: f64| Moments::repeated(self.values[i], count);
-        let whole = |i: usize| single(i, self.weights.of(i));
-        let mut after = vec![Moments::default(); self.members.len() + 1];
-        for (place, &i) in self.members.iter().enumerate().rev() {
-            after[place] = whole(i).merge(after[place + 1]);
-        }
-        let mut before = Moments::default();
-        let mut others = Vec::with_capacity(self.members.len());
-        for (place, &i) in self.members.iter().enumerate() {
-            let rest = before.merge(after[place + 1]);
-            // A value that stands there three times has two of its own among the others.
-            others.push(match self.weights {
-                Weights::Counts(count) => rest.merge(single(i, (count[i] - 1.0).max(0.0))),
-                _ => rest,
-            });
-            before = before.merge(whole(i));
-        }
-        others
-    }
-
-    fn others_variance(&self, others: &Moments, ddof: f64) -> f64 {
-        self.unbiased(others, self.members.len() - 1, ddof)
-    }
-
-    /// Variance of `members` values, in which lengths are no degrees of freedom.
-    fn unbiased(&self, moments: &Moments, members: usize, ddof: f64) -> f64 {
-        let n = members as f64;
-        match self.weights {
-            Weights::Lengths(_) if moments.count > 0.0 && n > ddof => {
-                moments.squares / moments.count * n / (n - ddof)
-            }
-            Weights::Lengths(_) => 0.0,
-            _ => moments.variance(ddof),
-        }
-    }
-
-    fn sorted(&self) -> Vec<f64> {
-        let mut sorted: Vec<f64> = self.members.iter().map(|&i| self.values[i]).collect();
-        sorted.sort_by(f64::total_cmp);
-        sorted
-    }
-
-    fn lower_median(&self) -> f64 {
-        self.sorted()[(self.members.len() - 1) / 2]
-    }
-
-    fn median(&self) -> f64 {
-        middle(&self.sorted())
-    }
-
-    /// Median absolute deviation, from the median that the centre uses.
-    fn mad(&self, centre: Centre) -> f64 {
-        let lower = centre == Centre::LowerMedian;
-        let median = if lower { self.lower_median() } else { self.median() };
-        let mut away: Vec<f64> =
-            self.members.iter().map(|&i| (self.values[i] - median).abs()).collect();
-        away.sort_by(f64::total_cmp);
-        if lower { away[(away.len() - 1) / 2] } else { middle(&away) }
-    }
-}
-
-fn middle(sorted: &[f64]) -> f64 {
-    let half = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
-}
-
-/// Count, mean and sum of squared deviations, mergeable in a fixed order.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Moments {
-    /// How many values.
-    pub count: f64,
-    /// Their mean.
-    pub mean: f64,
-    /// Sum of squared deviations from the mean.
-    pub squares: f64,
-}
-
-impl Moments {
-    /// Of values summed relative to `shift`, which keeps digits when it is near the mean.
-    pub fn from_sums(count: f64, sum: f64, sum_of_squares: f64, shift: f64) -> Self {
-        if count == 0.0 {
-            return Self::default();
-        }
-        let mean = sum / count;
-        Self { count, mean: mean + shift, squares: (sum_of_squares - sum * mean).max(0.0) }
-    }
-
-    /// Of one value that stands there so many times, e.g. on every token of a row.
-    pub fn repeated(value: f64, count: f64) -> Self {
-        Self { count, mean: value, squares: 0.0 }
-    }
-
-    /// Of a few values, one by one; equal values have exactly no squares.
-    pub fn of(values: impl Iterator<Item = f64>) -> Self {
-        values.fold(Self::default(), |all, x| all.merge(Self::repeated(x, 1.0)))
-    }
-
-    /// Of both parts together (Chan, Golub and LeVeque 1979).
-    pub fn merge(self, other: Self) -> Self {
-        if self.count == 0.0 {
-            return other;
-        }
-        if other.count == 0.0 {
-            return self;
-        }
-        let count = self.count + other.count;
-        let gap = other.mean - self.mean;
-        let share = other.count / count;
-        Self {
-            count,
-            mean: self.mean + gap * share,
-            squares: self.squares + other.squares + gap * gap * self.count * share,
-        }
-    }
-
-    /// Variance with `ddof` degrees of freedom taken off; 0 where too few values are there.
-    pub fn variance(&self, ddof: f64) -> f64 {
-        if self.count > ddof { self.squares / (self.count - ddof) } else { 0.0 }
     }
 }
