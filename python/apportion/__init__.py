@@ -26,6 +26,7 @@ from apportion.methods import MethodCard, columns, methods
 from apportion.report import write_report
 from apportion.rollouts import Rollouts
 from apportion.threads import get_num_threads, num_threads, set_num_threads
+from apportion.tree import Leaves, Nodes, Search, search_rules
 
 __all__ = [
     "ApportionError",
@@ -35,10 +36,13 @@ __all__ = [
     "FileFormatError",
     "InputError",
     "InternalError",
+    "Leaves",
     "MethodCard",
     "MissingColumnError",
+    "Nodes",
     "OptionError",
     "Rollouts",
+    "Search",
     "__version__",
     "columns",
     "credit",
@@ -48,6 +52,7 @@ __all__ = [
     "methods",
     "num_threads",
     "read_rollouts",
+    "search_rules",
     "set_num_threads",
     "write_credit",
     "write_report",

@@ -31,4 +31,5 @@ pub mod steps;
 pub mod token_baseline;
 pub mod tokens;
 pub mod tool_calls;
+pub mod tree;
 pub mod whiten;

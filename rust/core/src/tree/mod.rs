@@ -1,0 +1,14 @@
+//! Tree search over many trees at once, and credit read from trees.
+//!
+//! [`arena`] holds a tree's nodes, [`rules`] choose among children, [`search`]
+//! asks for leaves and takes answers, [`given`] is a batch of trees that came from
+//! elsewhere, [`readout`] turns either into credit. Nothing here recurses, and
+//! nothing here knows what a node stands for: text, states and models are the
+//! caller's. Depends on `error`, `exec` and `options`.
+
+pub mod arena;
+
+pub mod random;
+
+pub mod rules;
+pub mod search;

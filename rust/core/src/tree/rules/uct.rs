@@ -1,0 +1,53 @@
+//! `uct`: mean return plus a confidence bound, in the forms that are in use.
+
+use crate::choice;
+use crate::options::NonNegative;
+use crate::tree::rules::{At, Rule};
+
+choice! {
+    /// What an unvisited child scores.
+    Unvisited {
+        /// More than any other.
+        Infinite = "infinite",
+        /// 0, with no bonus (rStar-Math).
+        Zero = "zero",
+    }
+}
+
+crate::rule! {
+    /// `Q + c * sqrt(factor * ln N_parent / N)`.
+    ///
+    /// Kocsis and Szepesvari 2006. OpenSpiel `SearchNode.uct_value` with `proven_exact`
+    /// (`c` 2, `factor` 1); PROPA `factor` 2; rStar-Math `c` 2, `unvisited="zero"`.
+    "uct" {
+        /// Weight of the bound.
+        c: NonNegative = 1.4142135623730951,
+        /// Factor inside the root.
+        factor: NonNegative = 1.0,
+        /// What an unvisited child scores.
+        unvisited: Unvisited = Unvisited::Infinite,
+        /// Score children whose value is known by that value alone.
+        proven_exact: bool = false,
+    }
+}
+
+impl Rule for Options {
+    fn choose(&self, at: &At<'_>) -> Option<u32> {
+        let log = *self.factor * at.visits(at.hot()).max(1.0).ln();
+        let first = at.hot().first_child;
+        at.best(|i, child| {
+            if self.proven_exact && child.is_proven() {
+                let node = first + i as u32;
+                return at.tree.edge_return(node, at.tree.raw_value[node as usize]);
+            }
+            let visits = at.visits(child);
+            if visits == 0.0 {
+                return match self.unvisited {
+                    Unvisited::Infinite => f64::INFINITY,
+                    Unvisited::Zero => 0.0,
+                };
+            }
+            at.q(child).unwrap_or(0.0) + *self.c * (log / visits).sqrt()
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! What must hold of any search, whatever the answers and their order.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+
+use apportion_core::error::Error;
+use apportion_core::exec::Exec;
+use apportion_core::tree::arena::{ROOT, Tree};
+use apportion_core::tree::random::Draw;
+use apportion_core::tree::rules::{self, RULES};
+use apportion_core::tree::search::{Answers, Forest, Leaf, Limits, RootVisit};
+use proptest::prelude::*;
+
+fn limits(simulations: u64) -> Limits {
+    Limits {
+        max_nodes: 1 << 20,
+        simulations,
+        max_depth: u32::MAX,
+        max_failures: 2,
+        gamma: 0.9,
+        root_visit: RootVisit::Value,
+        solve: None,
+        seed: 7,
+        virtual_loss: None,
+    }
+}
+
+fn forest(rule: &str, roots: usize, limits: Limits) -> Forest {
+    Forest::new(roots, rules::make(rule, &vec![]).unwrap(), limits).unwrap()
+}
+
+/// An answer that depends on nothing but the leaf.
+fn tell(forest: &mut Forest, leaves: &[Leaf], width: usize) -> Result<(), Error> {
+    let draw = |l: &Leaf, what| Draw::new(1, l.tree as usize, l.node, what).uniform(0);
+    let tickets: Vec<u64> = leaves.iter().map(|l| l.ticket).collect();
+    let values: Vec<f64> = leaves.iter().map(|l| draw(l, "value")).collect();
+    let terminal: Vec<bool> = leaves.iter().map(|l| draw(l, "end") < 0.1).collect();
+    forest.expand(&Answers {
+        tickets: &tickets,
+        values: &values,
+        rewards: None,
+        terminal: Some(&terminal),
+        children: &vec![width; leaves.len()],
+        priors: None,
+        masked: None,
+    })
+}
+
+/// Own evaluations of a node: its visits less its children's.
+fn own_visits(tree: &Tree, node: u32) -> u32 {
+    let below: u32 = tree.children(node).map(|c| tree.hot[c as usize].visits).sum();
+    tree.hot[node as usize].visits - below
+}
+
+fn conserved(forest: &Forest) {
+    for tree in forest.trees() {
+        for node in 0..tree.len() as u32 {
+            let own = own_visits(tree, node);
+            assert_eq!(tree.hot[node as usize].in_flight(), 0, "a mark is left on node {node}");
+            assert!(tree.children(node).is_empty() || own == 1, "node {node}: {own} own visits");
+        }
+        let root = u64::from(tree.hot[ROOT as usize].visits);
+        assert!(root == tree.simulations + 1 || root == 0, "{root}, {}", tree.simulations);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn visits_are_conserved_in_any_order_of_answers_and_failures(
+        rule in 0..RULES.len(),
+        roots in 1..5_usize,
+        width in 1..5_usize,
+        failing in 0.0..0.6_f64,
+        loss in proptest::option::of(-1.0..1.0_f64),
+        key in any::<u64>(),
+    ) {
+        let limits = Limits { virtual_loss: loss, ..limits(60) };
+        let mut forest = forest(RULES[rule].name, roots, limits);
+        let mut held: Vec<Leaf> = Vec::new();
+        for round in 0..4000_u64 {
+            let leaves = forest.select(6, 3, &Exec::default()).unwrap();
+            if leaves.is_empty() && held.is_empty() {
+                break;
+            }
+            held.extend(leaves);
+            let draw = Draw::new(key, 0, round as u32, "order");
+            held.sort_by_key(|l| draw.bits(l.ticket));
+            let answered: Vec<Leaf> = held.drain(..held.len().div_ceil(2)).collect();
+            let fails = |l: &&Leaf| draw.uniform(l.ticket) < failing;
+            let failed: Vec<u64> = answered.iter().filter(fails).map(|l| l.ticket).collect();
+            let rest: Vec<Leaf> = answered.iter().filter(|l| !fails(l)).copied().collect();
+            forest.fail(&failed).unwrap();
+            tell(&mut forest, &rest, width).unwrap();
+        }
+        prop_assert!(held.is_empty());
+        prop_assert_eq!(forest.in_flight(), 0);
+        conserved(&forest);
+    }
+}
+
+fn finished(rule: &str, threads: usize) -> Vec<Tree> {
+    let mut forest = forest(rule, 100, limits(40));
+    loop {
+        let leaves = forest.select(300, 0, &Exec::new(threads, None)).unwrap();
+        if leaves.is_empty() {
+            return forest.trees().to_vec();
+        }
+        tell(&mut forest, &leaves, 3).unwrap();
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    for card in RULES {
+        let (one, four) = (finished(card.name, 1), finished(card.name, 4));
+        for (a, b) in one.iter().zip(&four) {
+            assert_eq!(a.hot, b.hot, "{}", card.name);
+            assert!(
+                a.simulations == 40 || a.hot[0].is_proven(),
+                "{}: {}",
+                card.name,
+                a.simulations
+            );
+        }
+    }
+}
+
+#[test]
+fn a_chain_of_a_million_nodes_needs_no_stack() {
+    let mut tree = Tree::new(1.0);
+    for node in 0..1_000_000 {
+        tree.expand(node, [1.0].into_iter()).unwrap();
+    }
+    tree.mark(1_000_000);
+    tree.unmark(1_000_000);
+    tree.back_up(1_000_000, 0.5);
+    tree.prove(1_000_000, 1.0);
+    tree.solve_up(1_000_000, 1.0);
+    assert!(tree.hot[0].is_proven());
+    tree.close(1_000_000);
+    assert!(tree.hot[0].is_closed());
+    assert_eq!(tree.hot[0].value_sum, 0.5);
+}
+
+#[test]
+fn a_tree_stops_at_its_nodes() {
+    let mut forest = forest("puct", 1, Limits { max_nodes: 10, ..limits(100) });
+    loop {
+        let leaves = forest.select(1, 1, &Exec::default()).unwrap();
+        if leaves.is_empty() {
+            break;
+        }
+        tell(&mut forest, &leaves, 4).unwrap();
+    }
+    assert!(forest.trees()[0].len() <= 10);
+    conserved(&forest);
+}
+
+#[test]
+fn wrong_answers_are_named_and_change_nothing() {
+    let mut forest = forest("puct", 2, limits(10));
+    let leaves = forest.select(2, 1, &Exec::default()).unwrap();
+    let tickets: Vec<u64> = leaves.iter().map(|l| l.ticket).collect();
+    let good = Answers {
+        tickets: &tickets,
+        values: &[0.0, 1.0],
+        rewards: None,
+        terminal: None,
+        children: &[1, 2],
+        priors: None,
+        masked: None,
+    };
+    let mut refuse = |answers: Answers<'_>, says: &str| {
+        let message = forest.expand(&answers).unwrap_err().to_string();
+        assert!(message.contains(says), "{message}");
+    };
+    refuse(Answers { values: &[0.0, f64::NAN], ..good }, "values[1]: got NaN");
+    refuse(Answers { values: &[0.0], ..good }, "values: got 1 values, expected 2");
+    refuse(Answers { priors: Some(&[1.0]), ..good }, "priors: got 1 values, expected 3");
+    refuse(Answers { priors: Some(&[1.0, -1.0, 0.0]), ..good }, "priors[1]: got -1.0");
+    refuse(Answers { rewards: Some(&[0.0, f64::INFINITY]), ..good }, "rewards[1]: got inf");
+    refuse(Answers { children: &[1, 70_000], ..good }, "children[1]: got 70000");
+    refuse(Answers { tickets: &[0, 0], ..good }, "tickets[1]: got 0 again");
+    refuse(Answers { tickets: &[0, 9], ..good }, "tickets[1]: got unknown ticket 9");
+    assert_eq!(forest.trees()[0].len(), 1);
+    forest.expand(&good).unwrap();
+    let again = forest.expand(&good).unwrap_err().to_string();
+    assert!(again.contains("tickets[0]: got ticket 0, answered already"), "{again}");
+    assert!(forest.fail(&tickets).is_err());
+}
