@@ -21,7 +21,7 @@ crate::rule! {
     /// (`c` 2, `factor` 1); PROPA `factor` 2; rStar-Math `c` 2, `unvisited="zero"`.
     "uct" {
         /// Weight of the bound.
-        c: NonNegative = 1.4142135623730951,
+        c: NonNegative = std::f64::consts::SQRT_2,
         /// Factor inside the root.
         factor: NonNegative = 1.0,
         /// What an unvisited child scores.
