@@ -144,5 +144,5 @@ def signed(prompts: int, rollouts: int = 4, turns: int = 15, width: int = 512) -
                 out.traj.append(traj)
                 out.turn.append(turn)
                 out.score.append(score)
-                out.signature.append(list(rng.choice(verbs, rng.integers(1, 5))))
+                out.signature.append(list(rng.choice(verbs, rng.integers(2, 9))))
     return out

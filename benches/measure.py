@@ -42,9 +42,11 @@ def alternate(
 
     pytest-benchmark times ours; the peer runs, and is timed, in the set-up of each round.
     The first run of either is a warm-up, and counts only where the peer takes over 10 s.
+    The quicker of the two runs on alone once the other has had its rounds.
     """
     ours()
-    first = timed(theirs, clock) if theirs is not None else timed(ours, clock)
+    own = timed(ours, clock)
+    first = own if theirs is None else timed(theirs, clock)
     peers = [first] if theirs is not None and first > 10 else []
     rounds = rounds_for(first, quick)
 
@@ -52,7 +54,7 @@ def alternate(
         if theirs is not None and len(peers) < rounds:
             peers.append(timed(theirs, clock))
 
-    benchmark.pedantic(ours, setup=setup, rounds=max(rounds, 3))
+    benchmark.pedantic(ours, setup=setup, rounds=max(3, rounds, rounds_for(own, quick)))
     return benchmark.stats.stats.median, statistics.median(peers) if peers else None
 
 
