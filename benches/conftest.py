@@ -101,5 +101,7 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., Non
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     target = os.environ.get("BENCH_ROWS")
     if target:
-        machine = {**measure.machine(), "copy_gb_s": round(measure.copy_rate(), 2)}
+        rates = {"copy_gb_s": measure.copy_rate(), "fresh_gb_s": measure.fresh_rate()}
+        rounded = {name: round(rate, 2) for name, rate in rates.items()}
+        machine = {**measure.machine(), **rounded}
         Path(target).write_text(json.dumps({"machine": machine, "rows": ROWS}))

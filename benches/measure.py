@@ -115,6 +115,18 @@ def copy_rate() -> float:
     return 2 * source.nbytes / statistics.median(seconds) / 1e9
 
 
+def fresh_rate() -> float:
+    """GB/s at which one thread fills memory that it just got: the system clears it first.
+    Every function that returns new arrays pays this; on virtual machines it is much."""
+    import numpy as np
+
+    def fill() -> None:
+        np.empty(1 << 25, dtype=np.float64).fill(1.0)
+
+    seconds = [timed(fill, time.process_time) for _ in range(9)]
+    return (1 << 28) / statistics.median(seconds) / 1e9
+
+
 def machine() -> dict[str, Any]:
     """What a reader needs to know to judge the numbers."""
     import platform

@@ -82,8 +82,9 @@ def main(name: str, out: str, *sources: str) -> None:
     versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items())
     print(f"\n{machine['cpu']}, {machine['cores']} cores, load {machine['load']}; {versions}")
     print(
-        f"A copy moves {machine['copy_gb_s']} GB/s in one thread. Medians; one thread: CPU "
-        "seconds, several: wall seconds.\n"
+        f"One thread copies {machine['copy_gb_s']} GB/s (read plus written) and fills "
+        f"{machine['fresh_gb_s']} GB/s of new memory.\n"
+        "Medians; one thread: CPU seconds, several: wall seconds.\n"
         "GB/s: input read once and output written once, by ours. Peak: memory beyond the input."
     )
     print(f"written to {target}")
