@@ -1,15 +1,17 @@
 """Replay of the reference cases through the public API.
 
 Walks `tests/golden/` and the folder named by `APPORTION_GOLDEN`, maps each
-case's folder to a call through `REPLAY` (in `golden_replay.py`), compares every
-output field at the case's tolerance, and prints one line a folder:
-`name passed/total`. A folder that is neither mapped nor listed in `NOT_YET`
-fails.
+case's folder to a call through `REPLAY` (in `golden_replay.py`, and for policy
+losses in `golden_replay_loss.py`), compares every output field at the case's
+tolerance, and prints one line a folder: `name passed/total`. A folder that is
+neither mapped nor listed in `NOT_YET` fails; those in `NEEDS_TORCH` wait where
+torch is missing.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -19,13 +21,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from golden_replay import REPLAY, TOLERANCES
+import golden_replay
+from golden_replay import TOLERANCES
+
+REPLAY = dict(golden_replay.REPLAY)
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+if HAS_TORCH:
+    import golden_replay_loss
+
+    REPLAY |= golden_replay_loss.REPLAY
+    REPLAY |= golden_replay_loss.with_losses(golden_replay.REPLAY)
 
 OWN = Path(__file__).parent / "golden"
 
 
 def not_yet() -> list[str]:
-    lines = (OWN / "NOT_YET").read_text().splitlines()
+    files = ["NOT_YET"] if HAS_TORCH else ["NOT_YET", "NEEDS_TORCH"]
+    lines = [line for file in files for line in (OWN / file).read_text().splitlines()]
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 

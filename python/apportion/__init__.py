@@ -9,6 +9,8 @@ Importing this module needs NumPy alone. Whatever needs torch, triton, pyarrow
 or a trainer is imported where it is used.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from apportion._core import __version__
 from apportion.credit import Credit, credit
 from apportion.errors import (
@@ -22,13 +24,26 @@ from apportion.errors import (
     OptionError,
 )
 from apportion.io import example_rollouts, iter_groups, read_rollouts, write_credit
+from apportion.kl_control import AdaptiveKLController
 from apportion.methods import MethodCard, columns, methods
 from apportion.report import write_report
 from apportion.rollouts import Rollouts
 from apportion.threads import get_num_threads, num_threads, set_num_threads
 from apportion.tree import Leaves, Nodes, Search, search_rules
 
+if TYPE_CHECKING:
+    from apportion import loss as _loss
+
+    aggregate = _loss.aggregate
+    kl_penalty = _loss.kl_penalty
+    losses = _loss.losses
+    policy_loss = _loss.policy_loss
+    rollout_rejection = _loss.rollout_rejection
+    rollout_weights = _loss.rollout_weights
+    value_loss = _loss.value_loss
+
 __all__ = [
+    "AdaptiveKLController",
     "ApportionError",
     "Credit",
     "DtypeError",
@@ -57,3 +72,27 @@ __all__ = [
     "write_credit",
     "write_report",
 ]
+
+_NEED_TORCH = (
+    "aggregate",
+    "kl_penalty",
+    "losses",
+    "policy_loss",
+    "rollout_rejection",
+    "rollout_weights",
+    "value_loss",
+)
+
+
+def __getattr__(name: str) -> Any:
+    """The policy loss is imported where it is used, because it needs torch."""
+    if name in _NEED_TORCH:
+        from apportion import loss
+
+        return getattr(loss, name)
+    raise AttributeError(f"module 'apportion' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Names of the module, those that need torch included."""
+    return sorted([*globals(), *_NEED_TORCH])

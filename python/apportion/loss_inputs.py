@@ -1,0 +1,201 @@
+"""Arguments of the policy loss as flat tensors, checked. Needs torch; part of `loss`.
+
+Every tensor is read where the mask is 1 alone: elsewhere it is replaced by a constant
+with `torch.where`, so neither values nor gradients of padding matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from apportion.credit import Credit
+from apportion.errors import DtypeError, InputError, OptionError
+from apportion.kernels.reference import batch as spans
+
+Tensor = Any
+
+
+class Given:
+    """The tensors of one call: their shape, mask and rows, and the others by name."""
+
+    def __init__(self, own: Tensor, mask: Tensor, offsets: Tensor, advantages: Any) -> None:
+        """`own` is what the loss is differentiated by; it sets shape, device and type."""
+        if not isinstance(own, torch.Tensor) or not own.is_floating_point():
+            got = getattr(own, "dtype", type(own).__name__)
+            raise DtypeError(f"log_probs or values: got {got}, expected a tensor of floats")
+        self.shape, self.device = own.shape, own.device
+        self.dtype = torch.float64 if own.dtype == torch.float64 else torch.float32
+        self.rows = self._rows(offsets)
+        self.credit = advantages if isinstance(advantages, Credit) else None
+        self._advantages = advantages
+        self.valid, self.mask_dtype = self._mask(mask)
+        self.mask = self.valid.to(self.dtype)
+        self.own = self.take("log_probs", own)
+
+    def take(self, name: str, value: Any, fill: float = 0.0) -> Tensor:
+        """A tensor of the batch's shape, flat, with `fill` outside the mask."""
+        if value is None:
+            raise InputError(f"{name}: got none, expected shape {tuple(self.shape)}")
+        tensor = self._tensor(name, value)
+        if tensor.shape != self.shape:
+            got, expected = tuple(tensor.shape), tuple(self.shape)
+            raise InputError(f"{name}: got shape {got}, expected {expected} as log_probs")
+        flat = tensor.reshape(-1)
+        return torch.where(self.valid, flat, flat.new_full((), fill))
+
+    def maybe(self, name: str, value: Any, fill: float = 0.0) -> Tensor | None:
+        """As `take`, detached; `None` stays `None`."""
+        return None if value is None else self.take(name, value, fill).detach()
+
+    def advantages(self, name: str = "advantages") -> Tensor:
+        """Advantages of tokens, spread over the sequence where one was given for each."""
+        value = self._advantages
+        if self.credit is not None:
+            value = self._of_credit("advantages")
+        tensor = self._tensor(name, value).detach()
+        if (
+            tensor.shape in ((self.rows.count,), (self.rows.count, 1))
+            and tensor.shape != self.shape
+        ):
+            tensor = self.rows.spread(tensor.reshape(-1)).reshape(self.shape)
+        return self.take(name, tensor)
+
+    def bound(self, name: str, value: Any) -> Any:
+        """A clip width or scale: a number, `None`, or one for each token."""
+        if value is None and name == "clip_scale" and self.credit is not None:
+            value = self._of_credit("clip_scale") if "clip_scale" in self.credit.values else None
+        if value is None or isinstance(value, int | float):
+            check_number(name, value, least=0.0, none=True)
+            return value
+        flat = self.take(name, value, fill=1.0).detach()
+        if self.device.type == "cpu" and bool((flat < 0).any()):
+            index = int((flat < 0).nonzero()[0])
+            raise InputError(f"{name}[{index}]: got {float(flat[index])}, expected at least 0")
+        return flat
+
+    def turns(self, given: Any) -> spans.Spans:
+        """Spans of turns: as given, the credit's, or runs of the mask."""
+        if isinstance(given, str):
+            check_choice("turns", given, ("equal-advantages",))
+            return spans.runs_of_value(self.advantages(), self.mask, self.rows)
+        if given is None and self.credit is not None:
+            given = self._turns_of_credit()
+        if given is None:
+            return spans.runs_of_mask(self.mask, self.rows)
+        ids = torch.as_tensor(given, device=self.device)
+        if ids.is_floating_point() or ids.shape != self.shape:
+            got = f"{ids.dtype} of shape {tuple(ids.shape)}"
+            raise InputError(f"turns: got {got}, expected integers of shape {tuple(self.shape)}")
+        return spans.spans_of_ids(ids.reshape(-1))
+
+    def _tensor(self, name: str, value: Any) -> Tensor:
+        if not isinstance(value, torch.Tensor):
+            value = torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+        if value.device != self.device:
+            raise InputError(f"{name}: got device {value.device}, expected {self.device}")
+        if value.dtype.is_complex:
+            raise DtypeError(f"{name}: got {value.dtype}, expected real numbers")
+        return value.to(self.dtype)
+
+    def _mask(self, mask: Any) -> tuple[Tensor, Any]:
+        if not isinstance(mask, torch.Tensor):
+            mask = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device)
+        if mask.shape != self.shape or mask.device != self.device:
+            got = f"shape {tuple(mask.shape)} on {mask.device}"
+            expected = f"{tuple(self.shape)} on {self.device}"
+            raise InputError(f"mask: got {got}, expected {expected} as log_probs")
+        flat = mask.reshape(-1)
+        # On a GPU this would wait for the device; there any value but 0 counts as 1.
+        if self.device.type == "cpu" and flat.dtype != torch.bool:
+            wrong = (flat != 0) & (flat != 1)
+            if bool(wrong.any()):
+                index = int(wrong.nonzero()[0])
+                raise InputError(f"mask[{index}]: got {flat[index].item()}, expected 0 or 1")
+        valid = flat != 0
+        if self.credit is not None and "loss_mask" in self.credit.values:
+            kept = torch.from_numpy(np.ascontiguousarray(self.credit.tokens("loss_mask")))
+            valid = valid & (kept.to(self.device) != 0)
+        return valid, mask.dtype
+
+    def _rows(self, offsets: Any) -> spans.Spans:
+        if len(self.shape) == 2:
+            if offsets is not None:
+                raise InputError("offsets: got some, expected none where log_probs are (B, T)")
+            return spans.Spans(self.shape[0], width=self.shape[1])
+        if len(self.shape) != 1 or offsets is None:
+            got = tuple(self.shape)
+            raise InputError(f"log_probs: got shape {got}, expected (B, T), or (N,) with offsets")
+        starts = torch.as_tensor(offsets).cpu().long()
+        size = self.shape[0]
+        steps = starts.diff()
+        if starts.dim() != 1 or len(starts) < 1 or starts[0] != 0 or starts[-1] != size:
+            raise InputError(f"offsets: got {_short(starts)}, expected to go from 0 to {size}")
+        if bool((steps < 0).any()):
+            index = int((steps < 0).nonzero()[0]) + 1
+            raise InputError(f"offsets[{index}]: got {int(starts[index])}, below the one before")
+        ids = torch.repeat_interleave(torch.arange(len(steps)), steps)
+        return spans.Spans(len(steps), ids=ids.to(self.device))
+
+    def _of_credit(self, name: str) -> Any:
+        assert self.credit is not None
+        flat = self.credit.tokens(name)
+        if flat.size != math.prod(self.shape):
+            raise InputError(
+                f"advantages: got credit of {flat.size} tokens, "
+                f"expected {math.prod(self.shape)} as log_probs"
+            )
+        return flat.reshape(tuple(self.shape))
+
+    def _turns_of_credit(self) -> Any:
+        assert self.credit is not None
+        _, turns = self.credit.rollouts.turns
+        ids = np.zeros(math.prod(self.shape), dtype=np.int64)  # 0: in no turn
+        for number, (start, end) in enumerate(turns, start=1):
+            ids[start:end] = number
+        return ids.reshape(tuple(self.shape))
+
+
+def check_choice(name: str, got: Any, known: Iterable[str]) -> None:
+    """Refuse what is not among `known`."""
+    if got not in tuple(known):
+        raise OptionError(f"{name}: got {got!r}, expected one of {', '.join(known)}")
+
+
+def check_options(what: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse options that are not `known`."""
+    for name in given:
+        if name not in tuple(known):
+            raise OptionError(
+                f"{what}: unknown option {name!r}, expected one of {', '.join(known)}"
+            )
+
+
+def check_number(
+    name: str,
+    got: Any,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    none: bool = False,
+) -> None:
+    """Refuse what is not a number in range; a tensor is taken as it is, on its device."""
+    if isinstance(got, torch.Tensor) or (none and got is None):
+        return
+    number = isinstance(got, int | float | np.number) and not isinstance(got, bool)
+    if number and math.isfinite(got) and least <= got <= most and got > above:
+        return
+    lower = f"above {above}" if above > -math.inf else f"at least {least}"
+    expected = "a number" + (f" {lower}" if max(least, above) > -math.inf else "")
+    expected += f", at most {most}" if most < math.inf else ""
+    raise OptionError(f"{name}: got {got!r}, expected {expected}{' or None' if none else ''}")
+
+
+def _short(values: Tensor) -> str:
+    listed = values.tolist()
+    return str(listed) if len(listed) <= 6 else f"[{listed[0]}, ..., {listed[-1]}]"
