@@ -227,6 +227,7 @@ def columns() -> Iterator[Bad]:
         "beyond float64": ([1.0, 10**400, 0, 0], ("[1]: got a number of 401", "a real number")),
         "dictionary": ({"a": 1.0}, ("got", "expected")),
         "dates": (np.zeros(4, "M8[D]"), ("got an array of datetime64", "expected numbers")),
+        "no squares": ([0.0, -1e200, 0.0, 0.0], ("outcome_rewards[1]: got -1", "at most 1e145")),
         "masked array": (np.ma.array(SCORES, mask=[1, 0, 0, 0]), ("masked array", "NaN")),
     }
     for what, (value, says) in scores.items():

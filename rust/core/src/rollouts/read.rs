@@ -16,6 +16,9 @@ use crate::ragged::Offsets;
 use crate::reward_matrix::RewardMatrix;
 use crate::stats::{Counts, Normaliser, Weighting, Weights};
 
+/// Largest reward in size: the sum of a batch of its squares is still a number.
+const LARGEST: f64 = 1e145;
+
 impl<'a> Rollouts<'a> {
     /// Ids of a column, in the column's own order.
     pub fn keys(&self, spec: &ColumnSpec) -> Result<&Keys<'a>> {
@@ -195,9 +198,10 @@ impl<'a> Rollouts<'a> {
         values.into_iter().enumerate().map(|(i, value)| self.reward(spec, i, value)).collect()
     }
 
-    /// One reward of a column, NaN treated as asked, infinity refused.
+    /// One reward of a column, NaN treated as asked, infinity refused, and what would
+    /// make infinities of a batch's squares.
     pub fn reward(&self, spec: &ColumnSpec, index: usize, value: f64) -> Result<f64> {
-        if value.is_finite() {
+        if value.abs() <= LARGEST {
             return Ok(value);
         }
         if value.is_nan() && self.nan_rewards != NanRewards::Raise {
@@ -284,6 +288,7 @@ fn wrong_kind(spec: &ColumnSpec, got: &Column<'_>) -> Error {
 
 fn not_finite(spec: &ColumnSpec, index: usize, value: f64) -> Error {
     let expected = match spec.kind {
+        _ if value.is_finite() => "a reward of at most 1e145 in size",
         Kind::Reward | Kind::RewardMatrix => "a finite number, or NaN for an absent reward",
         _ => "a finite number",
     };
