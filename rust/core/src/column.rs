@@ -2,13 +2,14 @@
 //!
 //! A method lists the columns that it reads as [`ColumnSpec`]s. Those that many
 //! methods share stand here; one that a single method reads stands in its file.
-//! May depend on `error` and `memory`.
+//! May depend on `error`, `memory` and `wide`.
 
 use std::borrow::Cow;
 use std::ops::{BitOr, BitXor, Range};
 
 use crate::error::{Error, Result};
 use crate::memory::reserve;
+use crate::wide::wide;
 
 /// What a column has one value for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +199,7 @@ impl Floats<'_> {
     pub fn read(&self, range: Range<usize>, into: &mut Vec<f64>) {
         into.clear();
         match self {
-            Self::F32(v) => into.extend(v[range].iter().map(|&x| f64::from(x))),
+            Self::F32(v) => widen(&v[range], into),
             Self::F64(v) => into.extend_from_slice(&v[range]),
         }
     }
@@ -208,6 +209,12 @@ impl Floats<'_> {
         let mut all = Vec::with_capacity(self.len());
         self.read(0..self.len(), &mut all);
         all
+    }
+}
+
+wide! {
+    fn widen(values: &[f32], into: &mut Vec<f64>) {
+        into.extend(values.iter().map(|&x| f64::from(x)));
     }
 }
 
@@ -262,30 +269,7 @@ impl Mask<'_> {
     /// an answer padded on the right. `None` for any other pattern, valid or not: it takes
     /// [`Mask::read`] to tell. Several times as fast as that.
     pub fn prefix(&self, range: Range<usize>) -> Option<usize> {
-        fn count<T, B>(values: &[T], zero: T, one: T, bits: impl Fn(T) -> B) -> Option<usize>
-        where
-            T: Copy + PartialEq,
-            B: Default + PartialEq + BitOr<Output = B> + BitXor<Output = B>,
-        {
-            // Bits are collected instead of values compared one by one: without an early exit,
-            // and without wide comparisons, which old processors lack, it runs at the speed
-            // of memory. From front to back, because so memory is read ahead.
-            let is = |part: &[T], what: T| {
-                let odd = |all, &v: &T| all | (bits(v) ^ bits(what));
-                part.iter().fold(B::default(), odd) == B::default()
-            };
-            let full = 64 * values.chunks_exact(64).take_while(|block| is(block, one)).count();
-            let ones = full + values[full..].iter().take_while(|&&v| v == one).count();
-            is(&values[ones..], zero).then_some(ones)
-        }
-        match self {
-            Self::All(_) => Some(range.len()),
-            Self::U8(v) => count(&v[range], 0, 1, |v| v),
-            Self::I32(v) => count(&v[range], 0, 1, |v| v),
-            Self::I64(v) => count(&v[range], 0, 1, |v| v),
-            Self::F32(v) => count(&v[range], 0.0, 1.0, f32::to_bits),
-            Self::F64(v) => count(&v[range], 0.0, 1.0, f64::to_bits),
-        }
+        prefix(self, range)
     }
 
     /// The mask in a range as booleans, into a buffer that callers reuse.
@@ -325,6 +309,36 @@ impl Mask<'_> {
             Self::I64(v) => fill(&v[range], start, 0, 1, into),
             Self::F32(v) => fill(&v[range], start, 0.0, 1.0, into),
             Self::F64(v) => fill(&v[range], start, 0.0, 1.0, into),
+        }
+    }
+}
+
+wide! {
+    fn prefix(mask: &Mask<'_>, range: Range<usize>) -> Option<usize> {
+        #[inline(always)]
+        fn count<T, B>(values: &[T], zero: T, one: T, bits: impl Fn(T) -> B) -> Option<usize>
+        where
+            T: Copy + PartialEq,
+            B: Default + PartialEq + BitOr<Output = B> + BitXor<Output = B>,
+        {
+            // Bits are collected instead of values compared one by one: without an early exit,
+            // and without wide comparisons, which old processors lack, it runs at the speed
+            // of memory. From front to back, because so memory is read ahead.
+            let is = |part: &[T], what: T| {
+                let odd = |all, &v: &T| all | (bits(v) ^ bits(what));
+                part.iter().fold(B::default(), odd) == B::default()
+            };
+            let full = 64 * values.chunks_exact(64).take_while(|block| is(block, one)).count();
+            let ones = full + values[full..].iter().take_while(|&&v| v == one).count();
+            is(&values[ones..], zero).then_some(ones)
+        }
+        match mask {
+            Mask::All(_) => Some(range.len()),
+            Mask::U8(v) => count(&v[range], 0, 1, |v| v),
+            Mask::I32(v) => count(&v[range], 0, 1, |v| v),
+            Mask::I64(v) => count(&v[range], 0, 1, |v| v),
+            Mask::F32(v) => count(&v[range], 0.0, 1.0, f32::to_bits),
+            Mask::F64(v) => count(&v[range], 0.0, 1.0, f64::to_bits),
         }
     }
 }

@@ -33,3 +33,4 @@ pub mod tokens;
 pub mod tool_calls;
 pub mod tree;
 pub mod whiten;
+mod wide;

@@ -1,30 +1,37 @@
 //! Accumulation over time within a row: discounted, minimum form, GAE.
 //!
 //! Plain functions over slices, from the last element to the first. May depend
-//! on nothing else in the crate.
+//! on `wide`.
 
-/// `G_t = r_t + gamma G_{t+1}`, in place.
-///
-/// Four elements are summed among themselves before what follows them is added: each
-/// step of the plain loop would wait for the one before, and take four times as long.
-pub fn discounted(rewards: &mut [f64], gamma: f64) {
-    let (second, fourth) = (gamma * gamma, gamma * gamma * (gamma * gamma));
-    let block = |r: [f64; 4], next: f64| {
-        let c = r[2] + gamma * r[3];
-        let b = r[1] + gamma * c;
-        let a = r[0] + gamma * b;
-        [a + fourth * next, b + second * gamma * next, c + second * next, r[3] + gamma * next]
-    };
-    let mut next = 0.0;
-    let (head, blocks) = rewards.as_rchunks_mut::<4>();
-    for r in blocks.iter_mut().rev() {
-        *r = block(*r, next);
-        next = r[0];
+use crate::wide::wide;
+
+wide! {
+    /// `G_t = r_t + gamma G_{t+1}`, in place.
+    ///
+    /// Each step of the plain loop would wait for the one before. Sums over 2, 4 and then
+    /// 8 elements do not, and of those eight chains run side by side. An element's bits
+    /// depend on what follows it alone.
+    pub fn discounted(rewards: &mut [f64], gamma: f64) {
+        let second = gamma * gamma;
+        let fourth = second * second;
+        for (gap, factor) in [(1, gamma), (2, second), (4, fourth)] {
+            for later in gap..rewards.len() {
+                rewards[later - gap] += factor * rewards[later];
+            }
+        }
+        let eighth = fourth * fourth;
+        let mut next = [0.0; 8];
+        let (head, blocks) = rewards.as_rchunks_mut::<8>();
+        for block in blocks.iter_mut().rev() {
+            for (sum, next) in block.iter_mut().zip(&mut next) {
+                *sum += eighth * *next;
+                *next = *sum;
+            }
+        }
+        for (sum, next) in head.iter_mut().rev().zip(next.iter().rev()) {
+            *sum += eighth * next;
+        }
     }
-    // The rest goes the same way, so that an element's bits depend on what follows it alone.
-    let mut last = [0.0; 4];
-    last[4 - head.len()..].copy_from_slice(head);
-    head.copy_from_slice(&block(last, next)[4 - head.len()..]);
 }
 
 /// `G_t = min(r_t, G_{t+1})`, in place.
@@ -45,6 +52,8 @@ pub fn over_root_of_rest(sums: &mut [f64]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn discounted_of(rewards: &[f64], gamma: f64) -> Vec<f64> {
@@ -81,5 +90,34 @@ mod tests {
         assert_eq!(discounted_of(&long, 0.9)[3..], discounted_of(&long[3..], 0.9));
         minimum(&mut []);
         over_root_of_rest(&mut []);
+    }
+
+    /// The sum over the `span` elements from `t` on, a power of two: half and half.
+    fn window(rewards: &[f64], gamma: f64, t: usize, span: u32) -> Option<f64> {
+        if span == 1 {
+            return rewards.get(t).copied();
+        }
+        let (half, factor) = (span / 2, (1..span / 2).fold(gamma, |product, _| product * gamma));
+        let first = window(rewards, gamma, t, half)?;
+        let later = window(rewards, gamma, t + half as usize, half);
+        Some(later.map_or(first, |later| first + factor * later))
+    }
+
+    proptest! {
+        /// Whatever vectors the processor has.
+        #[test]
+        fn the_bits_of_one_element_at_a_time(
+            rewards in prop::collection::vec(-5.0..5.0f64, 0..70),
+            gamma in prop::sample::select(vec![0.0, 0.5, 0.9375, 1.0]),
+        ) {
+            // Powers of these are exact, so the oracle need not multiply in the same order.
+            let got = discounted_of(&rewards, gamma);
+            let eighth = gamma.powi(8);
+            for t in (0..rewards.len()).rev() {
+                let block = window(&rewards, gamma, t, 8).unwrap_or(0.0);
+                let next = got.get(t + 8).copied().unwrap_or(0.0);
+                prop_assert_eq!(got[t].to_bits(), (block + eighth * next).to_bits());
+            }
+        }
     }
 }

@@ -79,6 +79,15 @@ impl<T: Real> Pair<T> {
         remask: bool,
     ) -> Result<()> {
         let map = rule.fit(&self.moments);
-        rewrite(rollouts, &mut self.advantages, &self.shapes, &map, remask)
+        rewrite(rollouts, &mut self.advantages, None, &self.shapes, &map, remask)
+    }
+
+    /// Makes the advantages the whitened returns, 0 where masked. Until then nothing need
+    /// have been written to them, which saves a pass through memory; `fill` was told the
+    /// moments of the returns.
+    pub fn whiten_returns(&mut self, rollouts: &Rollouts<'_>, rule: &Whitening) -> Result<()> {
+        let map = rule.fit(&self.moments);
+        let from = Some(&self.returns[..]);
+        rewrite(rollouts, &mut self.advantages, from, &self.shapes, &map, true)
     }
 }

@@ -12,6 +12,7 @@ use crate::exec::cut;
 use crate::rollouts::{CHUNK_TOKENS, Rollouts};
 use crate::stats::Moments;
 use crate::tokens::Real;
+use crate::wide::wide;
 
 /// `y = (x - mean) / sqrt(max(var, var_floor) + eps)`, over the trained tokens of a batch.
 ///
@@ -87,10 +88,12 @@ impl Affine {
     pub fn apply(&self, x: f64) -> f64 {
         (x - self.centre) * self.factor + self.offset
     }
+}
 
-    fn apply_all<T: Real>(&self, values: &mut [T]) {
+wide! {
+    fn apply_all<T: Real>(map: &Affine, values: &mut [T]) {
         for x in values {
-            *x = T::from_f64(self.apply(x.to_f64()));
+            *x = T::from_f64(map.apply(x.to_f64()));
         }
     }
 }
@@ -119,21 +122,29 @@ impl RowShape {
     }
 }
 
-/// Moments of `values`, summed in eight lanes relative to the first value: a
-/// common offset costs no digits, and equal values have exactly no spread.
-pub fn moments<T: Real>(values: &[T]) -> Moments {
-    const LANES: usize = 8;
-    let Some(shift) = values.first().map(|x| x.to_f64()) else { return Moments::default() };
-    let (mut sum, mut squares) = ([0.0; LANES], [0.0; LANES]);
-    for block in values.chunks(LANES) {
-        for ((s, q), x) in sum.iter_mut().zip(&mut squares).zip(block) {
-            let away = x.to_f64() - shift;
-            *s += away;
-            *q += away * away;
+wide! {
+    /// Moments of `values`, summed in eight lanes relative to the first value: a
+    /// common offset costs no digits, and equal values have exactly no spread.
+    pub fn moments<T: Real>(values: &[T]) -> Moments {
+        const LANES: usize = 8;
+        let Some(shift) = values.first().map(|x| x.to_f64()) else { return Moments::default() };
+        let (mut sum, mut squares) = ([0.0; LANES], [0.0; LANES]);
+        let (blocks, rest) = values.as_chunks::<LANES>();
+        for block in blocks {
+            let away = block.map(|x| x.to_f64() - shift);
+            for (lane, away) in away.iter().enumerate() {
+                sum[lane] += away;
+                squares[lane] += away * away;
+            }
         }
+        for (lane, x) in rest.iter().enumerate() {
+            let away = x.to_f64() - shift;
+            sum[lane] += away;
+            squares[lane] += away * away;
+        }
+        let total = |lanes: [f64; LANES]| lanes.iter().sum();
+        Moments::from_sums(values.len() as f64, total(sum), total(squares), shift)
     }
-    let total = |lanes: [f64; LANES]| lanes.iter().sum();
-    Moments::from_sums(values.len() as f64, total(sum), total(squares), shift)
 }
 
 /// Whitens token values in place. Outside the mask the result is 0, or, where not
@@ -168,7 +179,7 @@ pub fn whiten_tokens<T: Real>(
     })?;
     let all = found.iter().fold(Moments::default(), |all, (part, _)| all.merge(*part));
     let shapes: Vec<RowShape> = found.into_iter().flat_map(|(_, shapes)| shapes).collect();
-    rewrite(rollouts, values, &shapes, &rule.fit(&all), remask)
+    rewrite(rollouts, values, None, &shapes, &rule.fit(&all), remask)
 }
 
 /// Whitens one value a trajectory in place, as if it stood on each trained token of its
@@ -189,10 +200,12 @@ pub fn whiten_trajectories(
     Ok(())
 }
 
-/// Maps token values in place, row by row; `remask` as in [`whiten_tokens`].
+/// Maps token values row by row, in place or, where `from` is given, from there into
+/// `values`, which hold 0 before; `remask` as in [`whiten_tokens`].
 pub fn rewrite<T: Real>(
     rollouts: &Rollouts<'_>,
     values: &mut [T],
+    from: Option<&[T]>,
     shapes: &[RowShape],
     map: &Affine,
     remask: bool,
@@ -206,17 +219,20 @@ pub fn rewrite<T: Real>(
         let base = rows.start(chunk.start);
         for row in chunk {
             let range = rows.range(row);
-            let part = &mut part[range.start - base..range.end - base];
-            match shapes[row] {
-                RowShape::Absent => {}
-                _ if !remask => map.apply_all(part),
-                RowShape::Prefix(trained) => map.apply_all(&mut part[..trained]),
-                RowShape::Holes => {
-                    rollouts.mask().read(range, &mut mask)?;
-                    map.apply_all(part);
-                    for (x, _) in part.iter_mut().zip(&mask).filter(|&(_, &m)| !m) {
-                        *x = T::default();
-                    }
+            let mapped = match shapes[row] {
+                RowShape::Absent => 0,
+                RowShape::Prefix(trained) if remask => trained,
+                RowShape::Prefix(_) | RowShape::Holes => range.len(),
+            };
+            let part = &mut part[range.start - base..][..mapped];
+            if let Some(from) = from {
+                part.copy_from_slice(&from[range.start..][..mapped]);
+            }
+            apply_all(map, part);
+            if remask && shapes[row] == RowShape::Holes {
+                rollouts.mask().read(range, &mut mask)?;
+                for (x, _) in part.iter_mut().zip(&mask).filter(|&(_, &m)| !m) {
+                    *x = T::default();
                 }
             }
         }

@@ -11,6 +11,7 @@ use crate::rows::{Pair, fill, pack};
 use crate::stats::{Counts, Moments};
 use crate::tokens::Real;
 use crate::whiten::{RowShape, Whitening, moments};
+use crate::wide::wide;
 
 choice! {
     /// What masked tokens are to the scan.
@@ -218,13 +219,8 @@ impl Scratch {
     }
 
     fn scan(&mut self, options: &Options) {
-        let Some(last) = self.values.len().checked_sub(1) else { return };
-        let surprises = &mut self.rewards[..=last];
-        for (r, pair) in surprises.iter_mut().zip(self.values.windows(2)) {
-            *r += *options.gamma * pair[1] - pair[0];
-        }
-        surprises[last] -= self.values[last];
-        discounted(surprises, *options.gamma * *options.lam);
+        surprises(&mut self.rewards, &self.values, *options.gamma);
+        discounted(&mut self.rewards, *options.gamma * *options.lam);
     }
 
     /// Whether all that the scan went over was finite: anything else reaches the first token.
@@ -253,8 +249,26 @@ impl Scratch {
     }
 
     fn write<T: Real>(&self, advantages: &mut [T], returns: &mut [T]) {
+        write(&self.rewards, &self.values, advantages, returns);
+    }
+}
+
+wide! {
+    /// From rewards to `delta_t`, in place.
+    fn surprises(rewards: &mut [f64], values: &[f64], gamma: f64) {
+        for (r, pair) in rewards.iter_mut().zip(values.windows(2)) {
+            *r += gamma * pair[1] - pair[0];
+        }
+        if let (Some(r), Some(value)) = (rewards.last_mut(), values.last()) {
+            *r -= value;
+        }
+    }
+}
+
+wide! {
+    fn write<T: Real>(sums: &[f64], values: &[f64], advantages: &mut [T], returns: &mut [T]) {
         let out = advantages.iter_mut().zip(returns);
-        for ((advantage, returned), (&a, &v)) in out.zip(self.rewards.iter().zip(&self.values)) {
+        for ((advantage, returned), (&a, &v)) in out.zip(sums.iter().zip(values)) {
             *advantage = T::from_f64(a);
             *returned = T::from_f64(a + v);
         }

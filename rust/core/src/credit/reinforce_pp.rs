@@ -11,6 +11,7 @@ use crate::rows::{Pair, fill, pack};
 use crate::stats::{Counts, Moments};
 use crate::tokens::Real;
 use crate::whiten::{RowShape, Whitening, moments};
+use crate::wide::wide;
 
 choice! {
     /// What a masked token does to the return of the tokens before it.
@@ -93,12 +94,11 @@ where
 {
     let rewards = rollouts.floats(&TOKEN_REWARDS)?;
     let batch = Batch { rollouts, options, rewards };
-    let mut pair: Pair<T> = fill(rollouts, |scratch, row, advantages, returns| {
-        batch.row(scratch, row, advantages, returns)
-    })?;
+    let mut pair: Pair<T> =
+        fill(rollouts, |scratch, row, _, returns| batch.row(scratch, row, returns))?;
     let Options { ddof, eps, var_floor, .. } = *options;
     let rule = Whitening { ddof: *ddof, eps: *eps, var_floor: *var_floor, ..Whitening::VERL };
-    pair.whiten(rollouts, &rule, true)?;
+    pair.whiten_returns(rollouts, &rule)?;
     let mut credit = Credit::new(Values::Tokens(pair.advantages.into()), Counts::default());
     credit.returns = Some(Values::Tokens(pair.returns.into()));
     Ok(credit)
@@ -123,7 +123,6 @@ impl Batch<'_, '_> {
         &self,
         scratch: &mut Scratch,
         row: usize,
-        advantages: &mut [T],
         returns: &mut [T],
     ) -> Result<(RowShape, Moments)> {
         let range = self.rollouts.rows().range(row);
@@ -133,11 +132,8 @@ impl Batch<'_, '_> {
             self.rewards.read(range.start..range.start + trained, &mut scratch.rewards);
             discounted(&mut scratch.rewards, *self.options.gamma);
             if scratch.is_finite() {
-                let out = advantages.iter_mut().zip(returns).zip(&scratch.rewards);
-                for ((advantage, returned), &g) in out {
-                    (*advantage, *returned) = (T::from_f64(g), T::from_f64(g));
-                }
-                return Ok((RowShape::Prefix(trained), moments(&advantages[..trained])));
+                narrow(&scratch.rewards, returns);
+                return Ok((RowShape::Prefix(trained), moments(&returns[..trained])));
             }
         }
         self.rollouts.mask().read(range.clone(), &mut scratch.mask)?;
@@ -151,7 +147,7 @@ impl Batch<'_, '_> {
             scratch.rewards.clone_from(&reader.rewards);
             scratch.accumulate(self.options);
         }
-        scratch.write(self.options, advantages, returns);
+        scratch.write(self.options, returns);
         Ok((RowShape::Holes, moments(&scratch.rewards)))
     }
 }
@@ -185,7 +181,7 @@ impl Scratch {
     }
 
     /// Writes the returns, and leaves those of trained tokens as they were written.
-    fn write<T: Real>(&mut self, options: &Options, advantages: &mut [T], returns: &mut [T]) {
+    fn write<T: Real>(&mut self, options: &Options, returns: &mut [T]) {
         let packed = options.at_mask == AtMask::Carry;
         let mut at = 0;
         for (t, &trained) in self.mask.iter().enumerate() {
@@ -195,7 +191,7 @@ impl Scratch {
                 self.rewards[t]
             });
             if trained {
-                (advantages[t], returns[t]) = (value, value);
+                returns[t] = value;
                 self.rewards[at] = value.to_f64();
                 at += 1;
             } else if !options.remask && !packed {
@@ -203,5 +199,13 @@ impl Scratch {
             }
         }
         self.rewards.truncate(at);
+    }
+}
+
+wide! {
+    fn narrow<T: Real>(values: &[f64], out: &mut [T]) {
+        for (out, &x) in out.iter_mut().zip(values) {
+            *out = T::from_f64(x);
+        }
     }
 }
