@@ -87,6 +87,15 @@ def test_clipped_losses_are_the_loops(level: str, mode: str, dual_clip: float | 
         assert loss.item() == pytest.approx(want, rel=1e-12)
 
 
+def test_sapo_is_its_formula() -> None:
+    inputs = batch(2)
+    loss, _ = run(inputs, loss="sapo", loss_agg_mode="token-sum", tau_pos=0.9, tau_neg=1.05)
+    log_probs, old, advantages, mask = (inputs[n].detach().numpy() for n in list(inputs)[:4])
+    tau = np.where(advantages > 0, 0.9, 1.05)
+    gate = 4 / tau / (1 + np.exp(-tau * (np.exp(log_probs - old) - 1)))
+    assert loss.item() == pytest.approx(-(gate * advantages)[mask].sum(), rel=1e-13)
+
+
 STOPPED = ["cispo", "vespo"]  # their weights carry no gradient
 
 

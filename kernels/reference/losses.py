@@ -1,86 +1,19 @@
 """Every policy loss: one function each, from ratios and advantages to token losses.
 
-Depends on `batch`. A loss is registered with `@loss(name, ...)`: its keyword-only
-parameters are its options, its docstring holds formula, source and degenerate cases,
-and the decorator's keywords are its defaults for what `policy_loss` does around it
-(level of the ratio, bounds of the log ratio, aggregation). A = advantage, r = ratio,
-l = log pi, d = log ratio. Weights of the sampler's mismatch multiply the result.
+Depends on `registry` and `batch`. A = advantage, r = ratio, l = log pi, d = log ratio.
+Weights of the sampler's mismatch multiply the result, unless the loss weighs itself.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from apportion.kernels.reference.batch import Tensor, Tokens, bound, masked_mean
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a loss is made of."""
-
-    tokens: Tokens
-    log_ratio: Tensor
-    """`(N,)`, at the level asked for, within its bounds."""
-    ratio: Tensor
-    """`exp(log_ratio)`."""
-
-    @property
-    def advantages(self) -> Tensor:
-        """`(N,)`."""
-        return self.tokens.advantages
-
-
-@dataclass(frozen=True)
-class TokenLosses:
-    """Losses of tokens, `(N,)`, and indicators whose means over the mask are metrics."""
-
-    values: Tensor
-    indicators: Mapping[str, Tensor] = field(default_factory=dict)
-    by_row: bool = False
-    """Metrics are means over rows: the loss has one value a row."""
-
-
-Formula = Callable[..., TokenLosses]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A registered loss."""
-
-    name: str
-    formula: Formula
-    options: Mapping[str, Any]
-    """The loss's own options, with their defaults."""
-    around: Mapping[str, Any]
-    """Defaults for the options of `policy_loss` itself."""
-    weighs_itself: bool
-    """The rollout weights enter the formula, rather than multiply its result."""
-
-    @property
-    def doc(self) -> str:
-        """Formula, source and degenerate cases."""
-        return inspect.getdoc(self.formula) or ""
-
-
-LOSSES: dict[str, Loss] = {}
-
-
-def loss(name: str, *, weighs_itself: bool = False, **around: Any) -> Callable[[Formula], Formula]:
-    """Register a loss under `name`."""
-
-    def register(formula: Formula) -> Formula:
-        parameters = inspect.signature(formula).parameters.values()
-        options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        LOSSES[name] = Loss(name, formula, options, around, weighs_itself)
-        return formula
-
-    return register
+from apportion.kernels.reference.registry import Terms, TokenLosses, loss
 
 
 def scaled(width: Any, scale: Any) -> Any:
@@ -98,6 +31,11 @@ def surrogate(ratio: Tensor, clipped: Tensor, advantages: Tensor) -> tuple[Tenso
     """`max(-A r, -A clipped)`, and where the second is the larger."""
     first, second = -advantages * ratio, -advantages * clipped
     return torch.maximum(first, second), second > first
+
+
+def choose(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
+    """Numbers by condition; `torch.where` would round them to float32."""
+    return torch.full_like(like, no, requires_grad=False).masked_fill(condition, yes)
 
 
 @loss("ppo", log_ratio_bounds=(-20.0, 20.0))
@@ -171,7 +109,7 @@ def sapo(x: Terms, *, tau_pos: float = 1.0, tau_neg: float = 1.05) -> TokenLosse
 
     tau is `tau_pos` where A > 0, else `tau_neg`. At r = 1 the gradient is -A.
     """
-    tau = torch.where(x.advantages > 0, tau_pos, tau_neg).to(x.ratio.dtype)
+    tau = choose(x.advantages > 0, tau_pos, tau_neg, x.ratio)
     return TokenLosses(-x.advantages * torch.sigmoid(tau * (x.ratio - 1)) * 4 / tau)
 
 
@@ -261,10 +199,10 @@ def vespo(
         logs = logs + bound(torch.log(tokens.rollout_weights), least, 20.0)
     log_weight = tokens.rows.spread(bound(tokens.rows.sum(logs * tokens.mask), least, 20.0))
     positive = x.advantages >= 0
-    k = torch.where(positive, k_pos, k_neg)
-    rate = torch.where(positive, lambda_pos, lambda_neg).clamp(min=1e-4)
+    k = choose(positive, k_pos, k_neg, x.ratio)
+    rate = choose(positive, lambda_pos, lambda_neg, x.ratio).clamp(min=1e-4)
     phi = torch.exp(rate + k * log_weight - rate * log_weight.exp())
-    phi = phi.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).to(x.ratio.dtype)
+    phi = phi.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     return TokenLosses(-phi * x.advantages * tokens.log_probs)
 
 

@@ -9,6 +9,7 @@ Importing this module needs NumPy alone. Whatever needs torch, triton, pyarrow
 or a trainer is imported where it is used.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from apportion._core import __version__
@@ -33,13 +34,14 @@ from apportion.tree import Leaves, Nodes, Search, search_rules
 
 if TYPE_CHECKING:
     from apportion import loss as _loss
+    from apportion import off_policy as _off_policy
 
     aggregate = _loss.aggregate
     kl_penalty = _loss.kl_penalty
     losses = _loss.losses
     policy_loss = _loss.policy_loss
-    rollout_rejection = _loss.rollout_rejection
-    rollout_weights = _loss.rollout_weights
+    rollout_rejection = _off_policy.rollout_rejection
+    rollout_weights = _off_policy.rollout_weights
     value_loss = _loss.value_loss
 
 __all__ = [
@@ -73,23 +75,22 @@ __all__ = [
     "write_report",
 ]
 
-_NEED_TORCH = (
-    "aggregate",
-    "kl_penalty",
-    "losses",
-    "policy_loss",
-    "rollout_rejection",
-    "rollout_weights",
-    "value_loss",
-)
+_NEED_TORCH = {
+    "aggregate": "loss",
+    "kl_penalty": "loss",
+    "losses": "loss",
+    "policy_loss": "loss",
+    "rollout_rejection": "off_policy",
+    "rollout_weights": "off_policy",
+    "value_loss": "loss",
+}
+"""Names that need torch, and the modules that they are in."""
 
 
 def __getattr__(name: str) -> Any:
     """The policy loss is imported where it is used, because it needs torch."""
     if name in _NEED_TORCH:
-        from apportion import loss
-
-        return getattr(loss, name)
+        return getattr(importlib.import_module(f"apportion.{_NEED_TORCH[name]}"), name)
     raise AttributeError(f"module 'apportion' has no attribute {name!r}")
 
 

@@ -9,21 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from apportion.credit import Credit
-from apportion.errors import ExtraMissingError, InputError, OptionError
+import numpy as np
 
-try:
-    import torch
-except ImportError as error:
-    raise ExtraMissingError(
-        "apportion.policy_loss needs torch: pip install 'apportion[torch]'"
-    ) from error
+from apportion.credit import Credit
+from apportion.errors import InputError, OptionError
+from apportion.loss_inputs import Given, check_choice, check_number, check_options
+
+# isort: split
+# loss_inputs comes first: it says what to install where torch is missing.
+import torch
 
 from apportion.kernels.reference import batch as spans
-from apportion.kernels.reference import kl, rollout
-from apportion.kernels.reference import losses as formulas
+from apportion.kernels.reference import kl, registry, rollout
+from apportion.kernels.reference import losses as _formulas  # noqa: F401 (registers them)
 from apportion.kernels.reference.aggregate import MODES, Aggregation
-from apportion.loss_inputs import Given, check_choice, check_number, check_options
 from apportion.loss_presets import PRESETS
 
 Tensor = Any
@@ -127,7 +126,7 @@ def policy_loss(
     log_ratio = spans.pooled_log_ratio(
         tokens, around["ratio"], around["ratio_grad"], around["log_ratio_bounds"]
     )
-    terms = formulas.Terms(tokens, log_ratio, log_ratio.exp())
+    terms = registry.Terms(tokens, log_ratio, log_ratio.exp())
     result = entry.formula(terms, **own)
     sampler = given.maybe("rollout_log_probs", rollout_log_probs)
     values = _kept(result.values, tokens, around, sampler, given.maybe("entropies", entropies))
@@ -147,9 +146,9 @@ def policy_loss(
     return (values * weights).sum(), metrics
 
 
-def losses() -> Mapping[str, formulas.Loss]:
+def losses() -> Mapping[str, registry.Loss]:
     """Every policy loss by name: its options with defaults, and its documentation."""
-    return dict(formulas.LOSSES)
+    return dict(registry.LOSSES)
 
 
 def value_loss(
@@ -223,99 +222,9 @@ def kl_penalty(
     return _penalty(kind, like)(log_probs, ref_log_probs)
 
 
-def rollout_weights(
-    old_log_probs: Tensor,
-    rollout_log_probs: Tensor,
-    mask: Tensor,
-    *,
-    level: str = "token",
-    rule: str = "truncate",
-    low: float | None = None,
-    high: float | None = 2.0,
-    gate: str = "token",
-    normalise: bool = False,
-    offsets: Tensor | None = None,
-) -> tuple[Tensor, Metrics]:
-    """Importance weights of the trainer's policy over the sampler's, detached.
-
-    `exp(x)` of a token, or of the sum of a sequence's x (`level="sequence"`), with
-    `x = old_log_probs - rollout_log_probs` within 20; 0 outside the mask.
-
-    Args:
-        old_log_probs: of the policy before the update, `(B, T)`, or `(N,)` with `offsets`.
-        rollout_log_probs: as the sampler gave them.
-        mask: which tokens are trained.
-        level: `"token"` or `"sequence"`.
-        rule: `"truncate"` to the bounds, or `"mask"`: 0 where the ratio is outside.
-        low: least ratio, `None` for none.
-        high: largest ratio, `None` for none.
-        gate: for `rule="mask"`, which ratio is tested: of the `"token"`, the `"sequence"`,
-            or the `"geometric"` mean of a sequence.
-        normalise: divide by the mean weight.
-        offsets: starts of the sequences in packed tokens.
-
-    Returns:
-        Weights in the shape given, and metrics.
-    """
-    check_choice("level", level, rollout.WEIGHT_LEVELS)
-    check_choice("rule", rule, ("truncate", "mask"))
-    check_choice("gate", gate, rollout.GATE_LEVELS)
-    check_number("low", low, least=0.0, none=True)
-    check_number("high", high, least=low or 0.0, none=True)
-    given = Given(old_log_probs, mask, offsets, None)
-    ratio = (given.own - given.take("rollout_log_probs", rollout_log_probs)).detach()
-    weights, metrics = rollout.weigh(
-        ratio,
-        given.mask,
-        given.rows,
-        level=level,
-        rule=rule,
-        low=low,
-        high=high,
-        gate=gate,
-        normalise=normalise,
-    )
-    return weights.reshape(given.shape), metrics
-
-
-def rollout_rejection(
-    old_log_probs: Tensor,
-    rollout_log_probs: Tensor,
-    mask: Tensor,
-    rules: Mapping[str, Any],
-    *,
-    offsets: Tensor | None = None,
-) -> tuple[Tensor, Metrics]:
-    """The mask without tokens or sequences on which sampler and trainer differ too much.
-
-    `rules` maps verl's names, such as `"token_k1"` or `"seq_mean_k3"`, to bounds, and all
-    must hold. k1 takes `(low, high)`, ratios of the sampler's probability to the trainer's,
-    or `high` alone for `(1 / high, high)`; k2 and k3 an upper bound. See
-    `apportion.kernels.reference.rollout.reject`.
-
-    Returns:
-        The reduced mask, in the shape and type of `mask`, and the shares refused.
-    """
-    check_options("rollout_rejection rule", rules, rollout.RULES)
-    bounds = {}
-    for name, limit in rules.items():
-        pair = limit if isinstance(limit, tuple | list) else (None, limit)
-        if len(pair) != 2 or (pair[0] is not None and not name.endswith("k1")):
-            raise OptionError(f"rules[{name!r}]: got {limit!r}, expected one upper bound")
-        check_number(f"rules[{name!r}]", pair[1], above=0.0)
-        if name.endswith("k1"):
-            pair = (1 / pair[1] if pair[0] is None else pair[0], pair[1])
-            check_number(f"rules[{name!r}]", pair[0], above=0.0, most=pair[1])
-        bounds[name] = tuple(pair) if name.endswith("k1") else pair[1]
-    given = Given(old_log_probs, mask, offsets, None)
-    ratio = (given.own - given.take("rollout_log_probs", rollout_log_probs)).detach()
-    kept, metrics = rollout.reject(ratio, given.mask, given.rows, bounds)
-    return kept.reshape(given.shape).to(given.mask_dtype), metrics
-
-
 def _settings(
     loss: str | None, like: str | None, options: Mapping[str, Any]
-) -> tuple[formulas.Loss, dict[str, Any]]:
+) -> tuple[registry.Loss, dict[str, Any]]:
     """The loss, and every setting: defaults, then the loss's, the preset's and yours."""
     preset: Mapping[str, Any] = {}
     if like is not None:
@@ -325,15 +234,16 @@ def _settings(
         name, preset = PRESETS[like][name]
     else:
         name = "ppo" if loss is None else loss
-        check_choice("loss", name, formulas.LOSSES)
-    entry = formulas.LOSSES[name]
+        check_choice("loss", name, registry.LOSSES)
+    entry = registry.LOSSES[name]
+    options = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
     known = {**AROUND, **entry.options}
     check_options(f"loss {name!r}", options, known)
     return entry, {**known, **entry.around, **preset, **options}
 
 
 def _split(
-    entry: formulas.Loss, settings: dict[str, Any], given: Given
+    entry: registry.Loss, settings: dict[str, Any], given: Given
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of `policy_loss` itself, and of the loss, all checked."""
     around = {name: settings[name] for name in AROUND}
@@ -381,7 +291,7 @@ def _kept(
     return values
 
 
-def _metrics(terms: formulas.Terms, result: formulas.TokenLosses, level: str) -> Metrics:
+def _metrics(terms: registry.Terms, result: registry.TokenLosses, level: str) -> Metrics:
     tokens = terms.tokens
     ratio = (terms.log_ratio if level == "token" else tokens.log_ratio).detach()
     metrics = {"approx_kl": spans.masked_mean(-ratio, tokens.mask)}

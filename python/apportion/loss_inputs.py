@@ -11,10 +11,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from apportion.credit import Credit
-from apportion.errors import DtypeError, InputError, OptionError
+from apportion.errors import DtypeError, ExtraMissingError, InputError, OptionError
+
+try:
+    import torch
+except ImportError as error:
+    raise ExtraMissingError(
+        "apportion.policy_loss needs torch: pip install 'apportion[torch]'"
+    ) from error
+
 from apportion.kernels.reference import batch as spans
 
 Tensor = Any

@@ -16,7 +16,7 @@ ROWS = {"loss_agg_mode": "seq-mean-token-mean"}
 PLAIN_RATIO = {"log_ratio_bounds": None}
 TRL = {**PLAIN_RATIO, "count_rows": "all", "dual_clip": None}
 TRL_WEIGHT = {key: value for key, value in TRL.items() if key != "dual_clip"}
-SKYRL = {"count_rows": "all"}
+SKYRL = {"count_rows": "all", "loss_agg_mode": "token-mean"}
 OPENRLHF = {"count_rows": "all", "count_floor": 0.0}
 
 PRESETS: dict[str, dict[str, Preset]] = {
@@ -70,7 +70,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "dual_clip": ("ppo", {**SKYRL, "dual_clip": 3.0}),
         "gspo": ("gspo", {**SKYRL, "clip_low": 0.2, "clip_high": 0.2}),
         "sapo": ("sapo", SKYRL),
-        "cispo": ("cispo", SKYRL),
+        "cispo": ("cispo", {**SKYRL, "clip_low": 1.0, "clip_high": 4.0}),
     },
 }
 """Trainers and their losses. Sequence-level ratios of TRL are `ratio="sequence",
