@@ -102,13 +102,11 @@ class Credit:
     def _by_turn(self, level: str, values: Array) -> Array:
         if level == "turn":
             return values
-        offsets, spans = self.rollouts.turns
         if level == "trajectory":
-            ordered = np.repeat(values, np.diff(offsets))
+            ordered = np.repeat(values, np.diff(self.rollouts.turns[0]))
         else:
-            sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-            lengths = spans[:, 1] - spans[:, 0]
-            ordered = (sums[spans[:, 1]] - sums[spans[:, 0]]) / np.maximum(lengths, 1)
+            double = values.astype(np.float64, copy=False)
+            ordered = _core.to_turns(self.rollouts._batch, double, get_num_threads())
         rows = self.rollouts.turn_rows
         if rows is None:
             return ordered

@@ -30,8 +30,13 @@ def spec(name: str) -> dict[str, Any]:
     try:
         return catalogue()[name]
     except KeyError:
-        known = ", ".join(sorted(catalogue()))
-        raise InputError(f"unknown column {name!r}, expected one of {known}") from None
+        import difflib  # only for this message
+
+        known = sorted(catalogue())
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        message = f"unknown column {name!r}{hint}, expected one of {', '.join(known)}"
+        raise InputError(message) from None
 
 
 def level(name: str) -> str:

@@ -68,8 +68,10 @@ class Rollouts:
             group_ids: `(N,)` ids of any kind; rows with equal ids are compared.
             group_size: instead of ids: every so many consecutive rows are a group.
             trajectory_ids: `(N,)`. Given when a row is one *turn*: rows with equal
-                ids are one trajectory. All columns then have one value a row.
-            turn_index: `(N,)` integers, the turns' order where rows are not in it.
+                (and group) ids are one trajectory, whose outcome is its last row's.
+                All columns then have one value a row.
+            turn_index: `(N,)` integers, the turns' order where rows are not in it; no
+                two rows of a trajectory have the same.
             turn_spans: `turn_spans[i]` lists `(start, end)` of row `i`'s turns. By
                 default a turn is a maximal run of 1 in the mask.
             nan_rewards: `"mask"` (a NaN reward is absent), `"raise"` or `"zero"`.

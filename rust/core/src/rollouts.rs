@@ -99,7 +99,7 @@ impl<'a> Rollouts<'a> {
             }
         }
         if mask.len() != rows.total() {
-            return Err(length("loss_mask", mask.len(), rows.total(), Level::Token));
+            return Err(length("loss_mask", mask.len(), rows.total(), Level::Token.plural()));
         }
         Ok(Self {
             rows,
@@ -118,10 +118,20 @@ impl<'a> Rollouts<'a> {
     /// are offsets from trajectories to turns, `bounds` flat `start, end` pairs.
     pub fn with_turns(self, counts: &Offsets<'_>, bounds: &[i64]) -> Result<Self> {
         if counts.rows() != self.rows.rows() {
-            return Err(length("turn_offsets", counts.rows(), self.rows.rows(), Level::Trajectory));
+            return Err(length(
+                "turn_offsets",
+                counts.rows(),
+                self.rows.rows(),
+                Level::Trajectory.plural(),
+            ));
         }
         if bounds.len() != 2 * counts.total() {
-            return Err(length("turn_spans", bounds.len() / 2, counts.total(), Level::Turn));
+            return Err(length(
+                "turn_spans",
+                bounds.len() / 2,
+                counts.total(),
+                Level::Turn.plural(),
+            ));
         }
         let mut spans = Vec::with_capacity(counts.total());
         for (row, turns) in self.rows.ranges().zip(counts.ranges()) {
@@ -155,10 +165,10 @@ impl<'a> Rollouts<'a> {
     pub fn with_trajectories(self, ids: &Keys<'_>, turn_index: Option<&[i64]>) -> Result<Self> {
         let rows = self.rows.rows();
         if ids.len() != rows {
-            return Err(length("trajectory_ids", ids.len(), rows, Level::Trajectory));
+            return Err(length("trajectory_ids", ids.len(), rows, "rows"));
         }
         if let Some(index) = turn_index.filter(|index| index.len() != rows) {
-            return Err(length("turn_index", index.len(), rows, Level::Trajectory));
+            return Err(length("turn_index", index.len(), rows, "rows"));
         }
         let own = Groups::from_keys(ids);
         let within = match self.columns.get(GROUP_IDS.name) {
@@ -172,7 +182,16 @@ impl<'a> Rollouts<'a> {
             let first = order.len();
             order.extend_from_slice(members);
             if let Some(index) = turn_index {
-                order[first..].sort_by_key(|&row| index[row]);
+                let own = &mut order[first..];
+                own.sort_by_key(|&row| index[row]);
+                if let Some(pair) = own.windows(2).find(|pair| index[pair[0]] == index[pair[1]]) {
+                    return Err(Error::Value {
+                        argument: "turn_index".to_owned(),
+                        index: pair[1],
+                        got: index[pair[1]].to_string(),
+                        expected: format!("another number than that of row {}", pair[0]),
+                    });
+                }
             }
             offsets.push(order.len());
         }
@@ -249,7 +268,9 @@ impl<'a> Rollouts<'a> {
         if column.len() == expected {
             Ok(column)
         } else {
-            Err(length(spec.name, column.len(), expected, spec.level))
+            let rows = self.is_step_rows() && spec.level != Level::Token;
+            let of = if rows { "rows" } else { spec.level.plural() };
+            Err(length(spec.name, column.len(), expected, of))
         }
     }
 
@@ -344,6 +365,6 @@ impl<'a> Rollouts<'a> {
     }
 }
 
-fn length(argument: &str, got: usize, expected: usize, level: Level) -> Error {
-    Error::Length { argument: argument.to_owned(), got, expected, of: level.plural() }
+fn length(argument: &str, got: usize, expected: usize, of: &'static str) -> Error {
+    Error::Length { argument: argument.to_owned(), got, expected, of }
 }

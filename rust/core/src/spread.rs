@@ -1,4 +1,5 @@
-//! Credit to tokens: values of trajectories or turns written over their tokens.
+//! Credit to tokens and back: values of trajectories or turns written over their tokens,
+//! and token values averaged over turns.
 //!
 //! The last step of the way. May depend on `rollouts`, `credit` and below.
 
@@ -73,6 +74,9 @@ fn write(
     })
 }
 
+/// Turns handed to a thread at a time on the way back.
+const TURNS_AT_A_TIME: usize = 1 << 10;
+
 fn spread<T: Real>(rollouts: &Rollouts<'_>, source: &Source<'_>, fill: f64) -> Result<Vec<T>> {
     let rows = rollouts.rows();
     let fill = T::from_f64(fill);
@@ -101,6 +105,25 @@ fn spread<T: Real>(rollouts: &Rollouts<'_>, source: &Source<'_>, fill: f64) -> R
         Ok(())
     })?;
     Ok(out)
+}
+
+/// The way back: the mean of token values over the trained tokens of each turn, in turn
+/// order. A turn without trained tokens gives 0.
+pub fn to_turns(rollouts: &Rollouts<'_>, tokens: &Floats<'_>) -> Result<Vec<f64>> {
+    let spans = &rollouts.turns()?.spans;
+    let means = rollouts.exec().ranges(spans.len(), TURNS_AT_A_TIME, |turns| {
+        let (mut mask, mut values) = (Vec::new(), Vec::new());
+        turns
+            .map(|turn| {
+                rollouts.mask().read(spans[turn].clone(), &mut mask)?;
+                tokens.read(spans[turn].clone(), &mut values);
+                let trained = values.iter().zip(&mask).filter(|&(_, &m)| m);
+                let (sum, count) = trained.fold((0.0, 0.0), |(s, n), (x, _)| (s + x, n + 1.0));
+                Ok(if count > 0.0 { sum / count } else { 0.0 })
+            })
+            .collect::<Result<Vec<f64>>>()
+    })?;
+    Ok(means.concat())
 }
 
 /// Puts values in turn order at their rows' places.

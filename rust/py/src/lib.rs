@@ -19,6 +19,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(methods::credit, module)?)?;
     module.add_function(wrap_pyfunction!(methods::batch_wide, module)?)?;
     module.add_function(wrap_pyfunction!(methods::to_tokens, module)?)?;
+    module.add_function(wrap_pyfunction!(methods::to_turns, module)?)?;
     module.add_function(wrap_pyfunction!(methods::turns, module)?)?;
     module.add_function(wrap_pyfunction!(methods::lengths, module)?)?;
     module.add_function(wrap_pyfunction!(methods::groups, module)?)?;

@@ -169,6 +169,19 @@ pub fn to_tokens<'py>(
     Ok(floats(py, written))
 }
 
+/// Means of token values over the trained tokens of each turn, in turn order.
+#[pyfunction]
+pub fn to_turns<'py>(
+    py: Python<'py>,
+    batch: &Batch,
+    values: PyReadonlyArray1<'py, f64>,
+    threads: usize,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let values = Floats::F64(values.as_slice()?.into());
+    let means = batch.run(py, threads, |rollouts| spread::to_turns(rollouts, &values))?;
+    Ok(PyArray1::from_vec(py, means))
+}
+
 /// Turns as `(offsets, spans)`: trajectories to turns, turns to flat `start, end` pairs.
 #[pyfunction]
 pub fn turns<'py>(

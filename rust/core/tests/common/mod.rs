@@ -21,16 +21,21 @@ pub struct Case {
     json: Json,
 }
 
-/// Every case of a folder, in order of name.
+/// Every case of a folder, in order of name, from `tests/golden/` and the folder that
+/// `APPORTION_GOLDEN` names.
 pub fn cases(folder: &str) -> Vec<Case> {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(folder);
-    let mut files: Vec<_> = fs::read_dir(&dir)
-        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let further = std::env::var_os("APPORTION_GOLDEN").map(PathBuf::from);
+    let mut files: Vec<_> = [Some(own), further]
+        .into_iter()
+        .flatten()
+        .filter_map(|root| fs::read_dir(root.join(folder)).ok())
+        .flatten()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "json"))
         .collect();
     files.sort();
-    assert!(!files.is_empty(), "{} holds no cases", dir.display());
+    assert!(!files.is_empty(), "no cases of {folder}");
     files
         .into_iter()
         .map(|path| Case {
