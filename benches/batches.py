@@ -132,7 +132,14 @@ class Signed:
     mask: Array
 
 
-def signed(prompts: int, rollouts: int = 4, turns: int = 15, width: int = 512) -> Signed:
+def signed(
+    prompts: int,
+    rollouts: int = 4,
+    turns: int = 15,
+    width: int = 512,
+    tokens: tuple[int, int] = (2, 8),
+) -> Signed:
+    """Step rows with signatures of between so many tokens."""
     rng = np.random.default_rng(0)
     verbs = ["V:ls", "V:cat", "V:sed", "V:grep", "V:python", "V:pytest", "K:for_statement", "W:src"]
     out = Signed([], [], [], [], [], padded(prompts * rollouts * turns, width).mask)
@@ -144,5 +151,5 @@ def signed(prompts: int, rollouts: int = 4, turns: int = 15, width: int = 512) -
                 out.traj.append(traj)
                 out.turn.append(turn)
                 out.score.append(score)
-                out.signature.append(list(rng.choice(verbs, rng.integers(2, 9))))
+                out.signature.append(list(rng.choice(verbs, rng.integers(*tokens, endpoint=True))))
     return out

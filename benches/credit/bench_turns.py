@@ -62,14 +62,13 @@ def theirs_a3(batch: Signed) -> Any:
     return torch.tensor(credit).unsqueeze(-1) * torch.from_numpy(batch.mask)
 
 
-def bench_a3(compare: Callable[..., None]) -> None:
-    if "a3" not in ap.methods():
-        pytest.skip("this apportion has no a3")
+@pytest.mark.parametrize("tokens", [(1, 4), (2, 8)])
+def bench_a3(compare: Callable[..., None], tokens: tuple[int, int]) -> None:
     small = signed(3, turns=4, width=8)
     np.testing.assert_allclose(ours_a3(small), theirs_a3(small).numpy(), rtol=1e-5, atol=1e-6)
-    batch = signed(16)
+    batch = signed(16, tokens=tokens)
     compare(
-        "a3 16x4x15 (960 rows)",
+        f"a3 16x4x15 (960 rows), {tokens[0]} to {tokens[1]} tokens a turn",
         "loops over pairs of rows",
         lambda: ours_a3(batch),
         lambda: theirs_a3(batch),
