@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import apportion as ap
-from bad_inputs import Bad, catalogue
+from bad import Bad, catalogue
 
 CASES = catalogue()
 

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import apportion as ap  # noqa: E402
-from bad_inputs import tensors  # noqa: E402
+from bad.values import tensors  # noqa: E402
 
 MASK = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 1]])
 SCORES = torch.tensor([1.0, 0.0, 2.0])
