@@ -21,6 +21,7 @@ pub mod returns;
 pub mod reward;
 pub mod reward_matrix;
 pub mod rollouts;
+pub mod row_op;
 pub mod rows;
 #[cfg(feature = "shell")]
 pub mod shell;

@@ -5,6 +5,7 @@ mod guard;
 mod matching;
 mod methods;
 mod primitives;
+mod row_op;
 mod tree;
 
 use pyo3::prelude::*;
@@ -27,6 +28,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     matching::register(module)?;
     module.add_function(wrap_pyfunction!(guard::_panic, module)?)?;
     primitives::register(module)?;
+    module.add_function(wrap_pyfunction!(row_op::row_stats, module)?)?;
+    module.add_function(wrap_pyfunction!(row_op::row_grad, module)?)?;
     tree::register(module)?;
     // The stub says what there is; a list beside it would only have to be kept in step.
     module.delattr("__all__")
