@@ -19,6 +19,7 @@ MODES = {
     "seq-mean-token-mean": "sum over rows of mean(x), / num_sequences",
     "seq-mean-token-sum-norm": "sum(x m) / scale_factor",
     "dr-grpo": "sum(x m) / (num_sequences * scale_factor)",
+    "prompt-mean": "sum over prompts of mean(x), / num_prompts",
 }
 """The aggregation modes. The names with `seq-` and `token-` are verl's."""
 
@@ -41,6 +42,9 @@ class Aggregation:
             at least 1.
         count_floor: least value of the divisors that are counted; at 0 a batch
             without valid tokens is NaN.
+        num_prompts: prompts of the whole batch, for `prompt-mean`.
+        prompt_tokens: `(rows,)` for `prompt-mean`: the valid tokens of all sequences of
+            the whole batch that share the row's prompt.
     """
 
     mode: str = "token-mean"
@@ -51,13 +55,16 @@ class Aggregation:
     count_rows: str = "valid"
     row_eps: float = 0.0
     count_floor: float = 1.0
+    num_prompts: Any = None
+    prompt_tokens: Tensor = None
 
     def weights(self, mask: Tensor, rows: Spans) -> Tensor:
         """The weight of each token, `(N,)`; 0 outside the mask."""
         mask = mask.detach()
-        return mask * rows.spread(self._row_weights(mask, rows))
+        return mask * rows.spread(self.row_weights(mask, rows))
 
-    def _row_weights(self, mask: Tensor, rows: Spans) -> Tensor:
+    def row_weights(self, mask: Tensor, rows: Spans) -> Tensor:
+        """The weight of each valid token of a row, `(rows,)`."""
         lengths = rows.sum(mask)
         one = lengths.new_ones(rows.count)
         if self.mode == "token-sum":
@@ -66,6 +73,8 @@ class Aggregation:
             return one * self.dp_size / self._count(self.num_tokens, mask.sum())
         if self.mode == "seq-mean-token-sum-norm":
             return one / self._length(lengths, rows)
+        if self.mode == "prompt-mean":
+            return one * self.dp_size / (self.prompt_tokens.clamp(min=1.0) * self.num_prompts)
         sequences = self._count(self.num_sequences, self._rows(lengths, rows))
         if self.mode == "dr-grpo":
             one = one / self._length(lengths, rows)

@@ -14,19 +14,21 @@ import torch
 
 Tensor = Any  # torch is optional, so it is not there for every type checker
 
-LEVELS = ("token", "turn", "sequence")
+LEVELS = ("token", "turn", "segment", "sequence")
 
 
 @dataclass(frozen=True)
 class Spans:
     """A partition of `N` tokens into `count` spans, some of them perhaps empty.
 
-    Padded rows have a `width` and are summed as a matrix; others have `ids`, `(N,)`.
+    Padded rows have a `width` and are summed as a matrix; others have `ids`, `(N,)`, and
+    where each is one run of tokens, perhaps their starts, `offsets`, `(count + 1,)`.
     """
 
     count: int
     width: int | None = None
     ids: Tensor = None
+    offsets: Tensor = None
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over each span, `(count,)`."""
@@ -50,7 +52,7 @@ class Tokens:
     advantages: Tensor
     mask: Tensor
     rows: Spans
-    turns: Spans | None = None
+    segments: Spans | None = None
     rollout_weights: Tensor = None
     generator: Any = None
 
@@ -61,7 +63,9 @@ class Tokens:
 
     def spans(self, level: str) -> Spans | None:
         """Where a ratio is pooled; `None` for single tokens."""
-        return {"token": None, "turn": self.turns, "sequence": self.rows}[level]
+        if level == "token":
+            return None
+        return self.rows if level == "sequence" else self.segments
 
     def row_mean(self, values: Tensor, eps: float = 0.0) -> Tensor:
         """Mean over the valid tokens of each row, `(rows,)`; 0 for an empty one.
@@ -83,16 +87,20 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def bound(values: Tensor, low: Any, high: Any) -> Tensor:
-    """`values` within `[low, high]`; a bound is a number, a tensor, or `None` for none."""
+    """`values` within `[low, high]`; a bound is a number, a tensor, or `None` for none.
+
+    On a bound the gradient passes. `torch.clamp` lets it pass, halves it or stops it
+    there, depending on its version and on whether the bound is a tensor.
+    """
     if low is not None:
-        values = values.clamp(min=low)
-    return values if high is None else values.clamp(max=high)
+        values = torch.where(values < low, low, values)
+    return values if high is None else torch.where(values > high, high, values)
 
 
 def pooled_log_ratio(tokens: Tokens, level: str, gradient: str, bounds: Any) -> Tensor:
     """The log ratio of each token at a level, `(N,)`.
 
-    At the levels `turn` and `sequence` it is the mean over the valid tokens of the
+    At the levels above `token` it is the mean over the valid tokens of the
     span. With `gradient="mean"` the gradient goes through that mean; with `"token"`
     the value is the mean and the gradient is that of the token's own log-probability
     (GSPO-token, arXiv 2507.18071, equation 14). `bounds`, `(low, high)`, are applied
@@ -132,6 +140,13 @@ def spans_of_ids(ids: Tensor) -> Spans:
     """Spans from any ids of tokens; equal ids are one span."""
     unique, dense = torch.unique(ids, return_inverse=True)
     return Spans(len(unique), ids=dense)
+
+
+def spans_of_offsets(offsets: Tensor, device: Any) -> Spans:
+    """Spans from their starts, `(count + 1,)` on the host."""
+    steps = offsets.diff()
+    ids = torch.repeat_interleave(torch.arange(len(steps)), steps)
+    return Spans(len(steps), ids=ids.to(device), offsets=offsets.to(device))
 
 
 def row_ids(rows: Spans, size: int, device: Any) -> Tensor:

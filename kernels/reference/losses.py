@@ -1,4 +1,4 @@
-"""Every policy loss: one function each, from ratios and advantages to token losses.
+"""Losses of a clipped ratio: one function each, from ratios and advantages to token losses.
 
 Depends on `registry` and `batch`. A = advantage, r = ratio, l = log pi, d = log ratio.
 Weights of the sampler's mismatch multiply the result, unless the loss weighs itself.
@@ -6,13 +6,11 @@ Weights of the sampler's mismatch multiply the result, unless the loss weighs it
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from apportion.kernels.reference.batch import Tensor, Tokens, bound, masked_mean
+from apportion.kernels.reference.batch import Tensor, bound
 from apportion.kernels.reference.registry import Terms, TokenLosses, loss
 
 
@@ -25,6 +23,19 @@ def clip_ratio(ratio: Tensor, low: Any, high: Any, scale: Any) -> Tensor:
     """`r` within `[1 - low * scale, 1 + high * scale]`."""
     low, high = scaled(low, scale), scaled(high, scale)
     return bound(ratio, None if low is None else 1 - low, None if high is None else 1 + high)
+
+
+def on_bound(ratio: Tensor, low: Any, high: Any, cap: float | None) -> Tensor:
+    """Whether `r` is `1 - low`, `1 + high` or `cap`; `None` is no bound."""
+    found = torch.zeros_like(ratio, dtype=torch.bool)
+    for edge in (
+        None if low is None else 1 - low,
+        None if high is None else 1 + high,
+        cap,
+    ):
+        if edge is not None:
+            found = found | (ratio == edge)
+    return found
 
 
 def surrogate(ratio: Tensor, clipped: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,6 +92,24 @@ def gspo(
     return ppo(x, clip_low=clip_low, clip_high=clip_high, clip_scale=clip_scale)
 
 
+@loss("luspo", ratio="sequence", ratio_grad="mean", loss_agg_mode="seq-mean-token-sum")
+def luspo(
+    x: Terms,
+    *,
+    clip_low: Any = 0.2,
+    clip_high: Any = 0.2,
+    clip_scale: Any = None,
+    ratio_cap: float | None = None,
+) -> TokenLosses:
+    """`ppo` with the ratio of a sequence, times its length (arXiv 2602.05261).
+
+    The length is the aggregation's: a sequence's token losses are summed, not averaged.
+    """
+    return ppo(
+        x, clip_low=clip_low, clip_high=clip_high, clip_scale=clip_scale, ratio_cap=ratio_cap
+    )
+
+
 @loss(
     "sequence_ppo",
     ratio="sequence",
@@ -121,15 +150,22 @@ def cispo(
     clip_high: Any = 0.2,
     clip_scale: Any = None,
     ratio_cap: float | None = None,
+    outside: str = "clip",
 ) -> TokenLosses:
     """`-stop(clip(r)) A l`: the clipped ratio is a weight, every token keeps a gradient.
 
     arXiv 2506.13585. The bounds are `1 - clip_low`, `1 + clip_high`, either `None` for
-    none, and `ratio_cap`, which is the bound itself (TRL's `epsilon_high`).
+    none, and `ratio_cap`, which is the bound itself (TRL's `epsilon_high`). With
+    `outside="drop"` a ratio on or beyond a bound weighs 0 (SkyRL's `rollout_is`).
     """
     weight = bound(clip_ratio(x.ratio, clip_low, clip_high, clip_scale), None, ratio_cap)
+    is_clipped = weight != x.ratio
+    if outside == "drop":
+        low, high = scaled(clip_low, clip_scale), scaled(clip_high, clip_scale)
+        is_clipped = is_clipped | on_bound(x.ratio, low, high, ratio_cap)
+        weight = weight.masked_fill(is_clipped, 0.0)
     values = -weight.detach() * x.advantages * x.tokens.log_probs
-    return TokenLosses(values, {"clip_fraction": weight != x.ratio})
+    return TokenLosses(values, {"clip_fraction": is_clipped})
 
 
 @loss(
@@ -159,100 +195,3 @@ def geo_mean(x: Terms, *, clip_low: Any = 0.4, clip_high: Any = 0.4) -> TokenLos
         "clip_fraction_lower": outside & (sign < 0),
     }
     return TokenLosses(-x.advantages * tokens.rows.spread(pooled), indicators)
-
-
-@loss("gpg")
-def gpg(x: Terms) -> TokenLosses:
-    """`-A l`, no ratio (group policy gradient, arXiv 2504.02546)."""
-    return TokenLosses(-x.advantages * x.tokens.log_probs)
-
-
-@loss("reinforce", loss_agg_mode="seq-mean-token-sum")
-def reinforce(x: Terms) -> TokenLosses:
-    """`-A l`, summed over a sequence; with rollout weights, importance-sampled REINFORCE."""
-    return gpg(x)
-
-
-@loss("opmd")
-def opmd(x: Terms, *, tau: float = 1.0) -> TokenLosses:
-    """`-A l / (1 + tau)`: R3L's form of online policy mirror descent; no ratio, no clip."""
-    return TokenLosses(-x.advantages * x.tokens.log_probs / (1 + tau))
-
-
-@loss("vespo", weighs_itself=True)
-def vespo(
-    x: Terms,
-    *,
-    k_pos: float = 2.0,
-    lambda_pos: float = 3.0,
-    k_neg: float = 3.0,
-    lambda_neg: float = 2.0,
-) -> TokenLosses:
-    """`-stop(phi(w)) A l` with `phi = exp(lambda + k log w - lambda w)`, as in TRL.
-
-    `log w` is the sum of a row's log ratios, each within 20, and of the logs of its
-    rollout weights, within `[log 1e-8, 20]`. k and lambda depend on the sign of A.
-    """
-    tokens, least = x.tokens, math.log(1e-8)
-    logs = bound(tokens.log_ratio.detach(), -20.0, 20.0)
-    if tokens.rollout_weights is not None:
-        logs = logs + bound(torch.log(tokens.rollout_weights), least, 20.0)
-    log_weight = tokens.rows.spread(bound(tokens.rows.sum(logs * tokens.mask), least, 20.0))
-    positive = x.advantages >= 0
-    k = choose(positive, k_pos, k_neg, x.ratio)
-    rate = choose(positive, lambda_pos, lambda_neg, x.ratio).clamp(min=1e-4)
-    phi = torch.exp(rate + k * log_weight - rate * log_weight.exp())
-    phi = phi.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    return TokenLosses(-phi * x.advantages * tokens.log_probs)
-
-
-@loss("clip_cov")
-def clip_cov(
-    x: Terms,
-    *,
-    clip_low: Any = 0.2,
-    clip_high: Any = 0.2,
-    clip_scale: Any = None,
-    cov_ratio: float = 2e-4,
-    cov_low: float = 1.0,
-    cov_high: float = 5.0,
-) -> TokenLosses:
-    """`ppo` in which some tokens of large covariance are dropped (arXiv 2505.22617).
-
-    `cov = (A - mean A)(l - mean l)`. Among tokens that the clip leaves and whose cov is
-    between the bounds, `max(1, int(cov_ratio * n))` are drawn with the generator and
-    get loss 0. Without such a token none is.
-    """
-    tokens = x.tokens
-    clipped = clip_ratio(x.ratio, clip_low, clip_high, clip_scale)
-    values, is_clipped = surrogate(x.ratio, clipped, x.advantages)
-    cov = _covariance(tokens, lambda v: masked_mean(v, tokens.mask))
-    eligible = (tokens.mask > 0) & ~is_clipped & (cov > cov_low) & (cov < cov_high)
-    found = eligible.nonzero().squeeze(-1)
-    share = max(int(cov_ratio * tokens.mask.sum().item()), 1)
-    device = "cpu" if tokens.generator is None else tokens.generator.device
-    drawn = torch.randperm(len(found), generator=tokens.generator, device=device)[:share]
-    kept = torch.ones_like(values).index_fill(0, found[drawn.to(found.device)], 0.0)
-    return TokenLosses(values * kept, {"clip_fraction": kept == 0})
-
-
-@loss("kl_cov")
-def kl_cov(x: Terms, *, cov_ratio: float = 2e-4, cov_kl_coef: float = 0.1) -> TokenLosses:
-    """`-A r`, plus `cov_kl_coef |d|` on the tokens of largest covariance (arXiv 2505.22617).
-
-    These are the `max(1, int(cov_ratio * n))` tokens of largest `(A - mean A)(l - mean l)`.
-    """
-    tokens = x.tokens
-    valid = tokens.mask.bool().nonzero().squeeze(-1)
-    share = max(1, int(len(valid) * cov_ratio)) if len(valid) else 0
-    cov = _covariance(tokens, lambda v: v[valid].mean())
-    largest = valid[torch.topk(cov[valid], share).indices]
-    chosen = torch.zeros_like(cov).index_fill(0, largest, 1.0)
-    distance = tokens.log_ratio.abs()
-    values = -x.advantages * x.ratio + cov_kl_coef * chosen * distance
-    return TokenLosses(values, {"abs_kl": distance})
-
-
-def _covariance(tokens: Tokens, mean: Callable[[Tensor], Tensor]) -> Tensor:
-    advantages, log_probs = tokens.advantages.detach(), tokens.log_probs.detach()
-    return (advantages - mean(advantages)) * (log_probs - mean(log_probs))

@@ -18,28 +18,48 @@ from apportion.kernels.reference.batch import Spans, Tensor, bound, masked_mean
 LIMIT = 20.0
 """Log ratios are kept within plus and minus this before they are exponentiated."""
 
-WEIGHT_LEVELS = ("token", "sequence")
-GATE_LEVELS = ("token", "sequence", "geometric")
-RULES = tuple(
-    f"{scope}_{kind}"
-    for scope in ("token", "seq_sum", "seq_mean", "seq_max")
-    for kind in ("k1", "k2", "k3")
-    if (scope, kind) != ("seq_max", "k1")
+LEVELS = ("token", "sequence", "geometric", "segment")
+"""Where ratios are pooled: not, their product or geometric mean over a row, or their
+geometric mean over a segment."""
+
+RULES = (
+    *(
+        f"{scope}_{kind}"
+        for scope in ("token", "seq_sum", "seq_mean", "seq_max")
+        for kind in ("k1", "k2", "k3")
+    ),
+    "batch_m2",
 )
-"""Rejection rules, in verl's names: a scope and a statistic."""
+"""Rejection rules: a scope and a statistic. The names are verl's but for `seq_max_k1`,
+which refuses a sequence with any ratio out of bounds, and `batch_m2`, M2PO's rule."""
 
 
 def _row_mean(values: Tensor, mask: Tensor, rows: Spans) -> Tensor:
     return rows.sum(values * mask) / (rows.sum(mask) + 1e-8)
 
 
-def log_weight(log_ratio: Tensor, mask: Tensor, rows: Spans, level: str) -> Tensor:
-    """`x` of a token, or its sum (`sequence`) or mean (`geometric`) over a row, `(N,)`."""
+def log_weight(
+    log_ratio: Tensor, mask: Tensor, rows: Spans, level: str, segments: Spans | None = None
+) -> Tensor:
+    """`x` of a token, or pooled over its row or segment at one of `LEVELS`, `(N,)`."""
     if level == "token":
         return log_ratio
     if level == "sequence":
         return rows.spread(rows.sum(log_ratio * mask))
-    return rows.spread(_row_mean(log_ratio, mask, rows))
+    spans = segments if level == "segment" and segments is not None else rows
+    return spans.spread(_row_mean(log_ratio, mask, spans))
+
+
+def divergence(old_log_probs: Tensor, rollout_log_probs: Tensor, kind: str) -> Tensor:
+    """Of the sampler from the trainer, the token against all others, `(N,)`, as in OpenRLHF.
+
+    `binary_kl`: `p log(p / q) + (1 - p) log((1 - p) / (1 - q))`, p the sampler's
+    probability and q the trainer's, both within 1e-6 of 0 and 1; `tv`: `|p - q|`.
+    """
+    p, q = (bound(x.exp(), 1e-6, 1 - 1e-6) for x in (rollout_log_probs, old_log_probs))
+    if kind == "tv":
+        return (p - q).abs()
+    return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
 
 
 def weigh(
@@ -53,18 +73,26 @@ def weigh(
     high: float | None,
     gate: str,
     normalise: bool,
+    segments: Spans | None = None,
+    statistic: Tensor = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Importance weights `exp(x)`, `(N,)`, 0 outside the mask, and their metrics.
 
     `rule="truncate"` keeps weights within `[low, high]`; `"mask"` makes those zero whose
-    ratio at the level `gate` is outside, and leaves the others as they are. With
-    `normalise` they are divided by their mean over valid tokens, or over valid rows.
+    ratio at the level `gate` is outside, and leaves the others as they are; a `statistic`
+    of tokens is tested in place of the ratio, at `gate="geometric"` its mean over the row.
+    With `normalise` they are divided by their mean over valid tokens, or over valid rows.
     """
-    raw = bound(log_weight(log_ratio, mask, rows, level), -LIMIT, LIMIT).exp() * mask
+    pooled = log_weight(log_ratio, mask, rows, level, segments)
+    raw = bound(pooled, -LIMIT, LIMIT).exp() * mask
     if rule == "truncate":
         weights = bound(raw, low, high) * mask
     else:
-        gated = bound(log_weight(log_ratio, mask, rows, gate), -LIMIT, LIMIT).exp()
+        if statistic is not None:
+            gated = log_weight(statistic, mask, rows, gate)
+        else:
+            gated = log_weight(log_ratio, mask, rows, gate, segments)
+            gated = bound(gated, -LIMIT, LIMIT).exp()
         weights = torch.where(_inside(gated, low, high), raw, torch.zeros_like(raw))
     metrics = _weight_metrics(log_ratio, raw, mask, rows, level, low, high)
     if normalise:
@@ -81,7 +109,7 @@ def _inside(values: Tensor, low: float | None, high: float | None) -> Tensor:
 
 
 def _mean_weight(weights: Tensor, mask: Tensor, rows: Spans, level: str) -> Tensor:
-    if level == "token":
+    if level in ("token", "segment"):
         return masked_mean(weights, mask)
     valid = (rows.sum(mask) > 0).to(mask.dtype)
     return (_row_mean(weights, mask, rows) * valid).sum() / valid.sum().clamp(min=1e-8)
@@ -99,7 +127,7 @@ def _weight_metrics(
     """Of the weights before truncation; spread and sample size of those within the bounds.
 
     Without a lower bound that of the metrics is `1 / high`. Fractions and extremes of
-    `sequence` weights are over rows, empty ones included, as verl counts them.
+    `sequence` and `geometric` weights are over rows, empty ones included, as verl counts.
     """
     valid = mask.bool()
     if not valid.any():
@@ -121,12 +149,13 @@ def _weight_metrics(
         "seq_fraction_high": (by_row > high).to(mask.dtype).mean(),
         "seq_fraction_low": (by_row < low).to(mask.dtype).mean(),
     }
-    if level == "token":
-        units, logs = raw[valid], None
+    if level in ("token", "segment"):
+        units = raw[valid]
         above, below = units > high, units < low
         metrics["max"], metrics["min"] = units.max(), units.min()
     else:
-        logs = rows.sum(log_ratio * mask)
+        summed = level == "sequence"
+        logs = rows.sum(log_ratio * mask) if summed else _row_mean(log_ratio, mask, rows)
         above, below = logs > math.log(high), logs < math.log(low) if low > 0 else logs < -math.inf
         metrics["max"], metrics["min"] = logs.max().clamp(max=LIMIT).exp(), logs.min().exp()
     metrics["fraction_high"] = above.to(mask.dtype).mean()
@@ -142,18 +171,26 @@ def reject(
     `rules` maps names of `RULES` to bounds; a token stays if every rule keeps it.
     Statistics are `k1 = -x`, `k2 = x^2 / 2`, `k3 = exp(x) - 1 - x`, with x within 20. The
     bounds of k1 are ratios `(low, high)` of `pi_rollout / pi_old`, the inverse of the
-    weight; those of k2 and k3 are upper bounds of the statistic.
+    weight; those of k2 and k3 are upper bounds of the statistic. `batch_m2` drops the
+    tokens of largest `x^2` until the mean of the others is below the bound, all but one
+    at most (M2PO, arXiv 2510.01161, as AReaL applies it).
     """
     x = bound(log_ratio, -LIMIT, LIMIT)
-    statistics = {"k1": -x, "k2": 0.5 * x.square(), "k3": x.exp() - 1 - x}
+    statistics = {"k2": 0.5 * x.square(), "k3": x.exp() - 1 - x}
     kept, metrics = mask, {}
     for name, limits in rules.items():
         scope, kind = name.rsplit("_", 1)
-        statistic = _scoped(statistics[kind], mask, rows, scope)
-        if kind == "k1":
-            keep = _inside(statistic, math.log(limits[0]), math.log(limits[1]))
+        if kind == "m2":
+            keep = _small_second_moment(log_ratio.square(), mask, limits)
+        elif kind == "k1":
+            low, high = math.log(limits[0]), math.log(limits[1])
+            if scope == "seq_max":
+                outside = (~_inside(-x, low, high)).to(mask.dtype)
+                keep = rows.spread(rows.sum(outside * mask)) == 0
+            else:
+                keep = _inside(_scoped(-x, mask, rows, scope), low, high)
         else:
-            keep = statistic <= limits
+            keep = _scoped(statistics[kind], mask, rows, scope) <= limits
         kept = kept * keep
         metrics[f"{name}_fraction"] = masked_mean((~keep).to(mask.dtype), mask)
     metrics["fraction"] = masked_mean(mask - kept, mask)
@@ -169,6 +206,19 @@ def _scoped(values: Tensor, mask: Tensor, rows: Spans, scope: str) -> Tensor:
         least = values.new_zeros(rows.count)  # k2 and k3 are never negative
         return rows.spread(least.scatter_reduce(0, ids, values * mask, "amax"))
     return log_weight(values, mask, rows, "sequence" if scope == "seq_sum" else "geometric")
+
+
+def _small_second_moment(moments: Tensor, mask: Tensor, limit: float) -> Tensor:
+    valid = mask.bool().nonzero().squeeze(-1)
+    ordered, order = moments[valid].sort(descending=True, stable=True)
+    rest = ordered.flip(0).cumsum(0).flip(0)
+    counts = torch.arange(len(ordered), 0, -1, device=ordered.device)
+    # From the first position on whose mean is small, tokens stay; the last always does.
+    small = rest / counts < limit
+    small[-1:] = True
+    keep = torch.ones_like(mask, dtype=torch.bool)
+    keep[valid[order]] = small.long().cummax(0).values.bool()
+    return keep
 
 
 def keep_on_policy(

@@ -63,7 +63,7 @@ class Given:
         """Advantages of tokens, spread over the sequence where one was given for each."""
         value = self._advantages
         if self.credit is not None:
-            value = self._of_credit("advantages")
+            value = self._of_credit(name)
         tensor = self._tensor(name, value).detach()
         if (
             tensor.shape in ((self.rows.count,), (self.rows.count, 1))
@@ -85,7 +85,25 @@ class Given:
             raise InputError(f"{name}[{index}]: got {float(flat[index])}, expected at least 0")
         return flat
 
-    def turns(self, given: Any) -> spans.Spans:
+    def segments(self, level: str, turns: Any, offsets: Any) -> spans.Spans | None:
+        """What a ratio is pooled over at the levels `turn` and `segment`."""
+        if offsets is not None and level != "segment":
+            raise OptionError(f"segment_offsets: got some, expected none where ratio is {level!r}")
+        if level == "turn":
+            return self._turns(turns)
+        return self._segments(offsets) if level == "segment" else None
+
+    def rows_of(self, name: str, value: Any) -> Tensor:
+        """One number a row, `(B,)`."""
+        if value is None:
+            raise InputError(f"{name}: got none, expected shape ({self.rows.count},)")
+        tensor = self._tensor(name, value).detach()
+        if tensor.shape != (self.rows.count,):
+            got = tuple(tensor.shape)
+            raise InputError(f"{name}: got shape {got}, expected ({self.rows.count},), one a row")
+        return tensor
+
+    def _turns(self, given: Any) -> spans.Spans:
         """Spans of turns: as given, the credit's, or runs of the mask."""
         if isinstance(given, str):
             check_choice("turns", given, ("equal-advantages",))
@@ -99,6 +117,29 @@ class Given:
             got = f"{ids.dtype} of shape {tuple(ids.shape)}"
             raise InputError(f"turns: got {got}, expected integers of shape {tuple(self.shape)}")
         return spans.spans_of_ids(ids.reshape(-1))
+
+    def _segments(self, offsets: Any) -> spans.Spans:
+        if offsets is None:
+            raise InputError("segment_offsets: got none, expected starts where ratio='segment'")
+        starts = _starts("segment_offsets", offsets, math.prod(self.shape))
+        ends = self._row_ends()
+        before = torch.searchsorted(ends, starts[:-1], right=True)
+        crossing = (
+            starts[1:] > ends[before.clamp(max=len(ends) - 1)] if len(ends) else starts[1:] > 0
+        )
+        if bool(crossing.any()):
+            index = int(crossing.nonzero()[0])
+            raise InputError(
+                f"segment_offsets[{index + 1}]: got {int(starts[index + 1])}, expected at most "
+                f"{int(ends[before[index]])}, where the sequence of the segment's start ends"
+            )
+        return spans.spans_of_offsets(starts, self.device)
+
+    def _row_ends(self) -> Tensor:
+        """Where the sequences end, on the host."""
+        if self.rows.width is not None:
+            return torch.arange(1, self.rows.count + 1) * self.rows.width
+        return self.rows.offsets[1:].cpu()
 
     def _tensor(self, name: str, value: Any) -> Tensor:
         if not isinstance(value, torch.Tensor):
@@ -137,16 +178,7 @@ class Given:
         if len(self.shape) != 1 or offsets is None:
             got = tuple(self.shape)
             raise InputError(f"log_probs: got shape {got}, expected (B, T), or (N,) with offsets")
-        starts = torch.as_tensor(offsets).cpu().long()
-        size = self.shape[0]
-        steps = starts.diff()
-        if starts.dim() != 1 or len(starts) < 1 or starts[0] != 0 or starts[-1] != size:
-            raise InputError(f"offsets: got {_short(starts)}, expected to go from 0 to {size}")
-        if bool((steps < 0).any()):
-            index = int((steps < 0).nonzero()[0]) + 1
-            raise InputError(f"offsets[{index}]: got {int(starts[index])}, below the one before")
-        ids = torch.repeat_interleave(torch.arange(len(steps)), steps)
-        return spans.Spans(len(steps), ids=ids.to(self.device))
+        return spans.spans_of_offsets(_starts("offsets", offsets, self.shape[0]), self.device)
 
     def _of_credit(self, name: str) -> Any:
         assert self.credit is not None
@@ -201,6 +233,21 @@ def check_number(
     expected = "a number" + (f" {lower}" if max(least, above) > -math.inf else "")
     expected += f", at most {most}" if most < math.inf else ""
     raise OptionError(f"{name}: got {got!r}, expected {expected}{' or None' if none else ''}")
+
+
+def _starts(name: str, offsets: Any, size: int) -> Tensor:
+    """Offsets on the host, checked to go from 0 to `size` without a step back."""
+    starts = torch.as_tensor(offsets).cpu()
+    if starts.is_floating_point() or starts.dtype == torch.bool:
+        raise DtypeError(f"{name}: got {starts.dtype}, expected integers")
+    starts = starts.long()
+    if starts.dim() != 1 or len(starts) < 1 or starts[0] != 0 or starts[-1] != size:
+        raise InputError(f"{name}: got {_short(starts)}, expected to go from 0 to {size}")
+    back = starts.diff() < 0
+    if bool(back.any()):
+        index = int(back.nonzero()[0]) + 1
+        raise InputError(f"{name}[{index}]: got {int(starts[index])}, below the one before")
+    return starts
 
 
 def _short(values: Tensor) -> str:

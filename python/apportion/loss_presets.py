@@ -16,8 +16,11 @@ ROWS = {"loss_agg_mode": "seq-mean-token-mean"}
 PLAIN_RATIO = {"log_ratio_bounds": None}
 TRL = {**PLAIN_RATIO, "count_rows": "all", "dual_clip": None}
 TRL_WEIGHT = {key: value for key, value in TRL.items() if key != "dual_clip"}
+UNCLIPPED = {"clip_low": None, "clip_high": None}
 SKYRL = {"count_rows": "all", "loss_agg_mode": "token-mean"}
-OPENRLHF = {"count_rows": "all", "count_floor": 0.0}
+OPENRLHF = {"count_rows": "valid", "row_eps": 1e-8, "count_floor": 0.0}
+SUMMED = {"loss_agg_mode": "token-sum"}
+REGION = {"ratio_cap": None, "stop_ratio": False}
 
 PRESETS: dict[str, dict[str, Preset]] = {
     "verl": {
@@ -29,6 +32,10 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "clip_cov": ("clip_cov", VERL),
         "kl_cov": ("kl_cov", VERL),
         "geo_mean": ("geo_mean", {"clip_low": 0.2, "clip_high": 0.2}),
+        "dppo_tv": ("dppo_tv", {**VERL, "ratio_cap": 3.0}),
+        "dppo_kl": ("dppo_kl", {**VERL, "ratio_cap": 3.0}),
+        "dro": ("dro", VERL),
+        "bypass_mode": ("ppo", {**VERL, "dual_clip": 3.0}),
         "reinforce": ("reinforce", VERL),
     },
     "trl": {
@@ -36,15 +43,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "grpo": ("ppo", {**TRL, **ROWS}),
         "bnpo": ("ppo", TRL),
         "dr_grpo": ("ppo", {**TRL, "loss_agg_mode": "dr-grpo"}),
-        "luspo": (
-            "ppo",
-            {
-                **TRL,
-                "ratio": "sequence",
-                "ratio_grad": "mean",
-                "loss_agg_mode": "seq-mean-token-sum",
-            },
-        ),
+        "luspo": ("luspo", TRL_WEIGHT),
         "cispo": (
             "cispo",
             {**TRL_WEIGHT, "clip_low": None, "clip_high": None, "ratio_cap": 5.0},
@@ -71,7 +70,18 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "gspo": ("gspo", {**SKYRL, "clip_low": 0.2, "clip_high": 0.2}),
         "sapo": ("sapo", SKYRL),
         "cispo": ("cispo", {**SKYRL, "clip_low": 1.0, "clip_high": 4.0}),
+        "rollout_is": ("cispo", {**SKYRL, "outside": "drop"}),
+        "dppo": ("dppo_tv", {**SKYRL, **REGION}),
+        "dppo_kl": ("dppo_kl", {**SKYRL, **REGION}),
+        "clip_cov": ("clip_cov", SUMMED),
+        "kl_cov": ("kl_cov", {**SUMMED, "cov_ratio": 0.2, "cov_kl_coef": 1.0}),
+        "cross_entropy": ("cross_entropy", SUMMED),
+        "importance_sampling": ("ppo", {**SKYRL, **PLAIN_RATIO, **UNCLIPPED}),
     },
 }
-"""Trainers and their losses. Sequence-level ratios of TRL are `ratio="sequence",
-ratio_grad="mean"`, as its `importance_sampling_level="sequence"`."""
+"""Trainers and their losses.
+
+Sequence-level ratios of TRL are `ratio="sequence", ratio_grad="mean"`, as its
+`importance_sampling_level="sequence"`. SkyRL scales the advantages by its reduction and
+sums: the losses that are not linear in them (`SUMMED`) take its scaled advantages.
+"""

@@ -29,39 +29,54 @@ def rollout_weights(
     low: float | None = None,
     high: float | None = 2.0,
     gate: str = "token",
+    statistic: str = "ratio",
     normalise: bool = False,
     offsets: Tensor | None = None,
+    turns: Tensor | None = None,
 ) -> tuple[Tensor, Metrics]:
     """Importance weights of the trainer's policy over the sampler's, detached.
 
-    `exp(x)` of a token, or of the sum of a sequence's x (`level="sequence"`), with
-    `x = old_log_probs - rollout_log_probs` within 20; 0 outside the mask.
+    `exp(x)` of a token, or of x pooled: its sum over a sequence (`level="sequence"`), or
+    its mean over a sequence (`"geometric"`) or a turn (`"segment"`), with
+    `x = old_log_probs - rollout_log_probs` within 20; 0 outside the mask. With
+    `old_log_probs` of the policy before the update this is decoupled PPO.
 
     Args:
         old_log_probs: of the policy before the update, `(B, T)`, or `(N,)` with `offsets`.
         rollout_log_probs: as the sampler gave them.
         mask: which tokens are trained.
-        level: `"token"` or `"sequence"`.
+        level: `"token"`, `"sequence"`, `"geometric"` or `"segment"`.
         rule: `"truncate"` to the bounds, or `"mask"`: 0 where the ratio is outside.
         low: least ratio, `None` for none.
         high: largest ratio, `None` for none.
-        gate: for `rule="mask"`, which ratio is tested: of the `"token"`, the `"sequence"`,
-            or the `"geometric"` mean of a sequence.
+        gate: for `rule="mask"`, which ratio is tested: as `level`.
+        statistic: for `rule="mask"`, what is tested against `low` and `high`: the
+            `"ratio"`, or the `"binary_kl"` or `"tv"` divergence of the sampler from the
+            trainer, of a `"token"` or in the mean of a sequence (`gate="geometric"`).
         normalise: divide by the mean weight.
         offsets: starts of the sequences in packed tokens.
+        turns: an id for each token, for `"segment"`; default: runs of the mask.
 
     Returns:
         Weights in the shape given, and metrics.
     """
-    check_choice("level", level, rollout.WEIGHT_LEVELS)
+    check_choice("level", level, rollout.LEVELS)
     check_choice("rule", rule, ("truncate", "mask"))
-    check_choice("gate", gate, rollout.GATE_LEVELS)
+    check_choice("gate", gate, rollout.LEVELS)
+    check_choice("statistic", statistic, ("ratio", "binary_kl", "tv"))
     check_number("low", low, least=0.0, none=True)
     check_number("high", high, least=low or 0.0, none=True)
+    if statistic != "ratio" and (rule != "mask" or gate not in ("token", "geometric")):
+        raise OptionError(
+            f"statistic: got {statistic!r} with rule {rule!r} and gate {gate!r}, "
+            "expected rule 'mask' and gate 'token' or 'geometric'"
+        )
     given = Given(old_log_probs, mask, offsets, None)
-    ratio = (given.own - given.take("rollout_log_probs", rollout_log_probs)).detach()
+    before = given.own.detach()
+    sampler = given.take("rollout_log_probs", rollout_log_probs).detach()
+    pooled = "segment" in (level, gate)
     weights, metrics = rollout.weigh(
-        ratio,
+        before - sampler,
         given.mask,
         given.rows,
         level=level,
@@ -70,6 +85,8 @@ def rollout_weights(
         high=high,
         gate=gate,
         normalise=normalise,
+        segments=given.segments("turn", turns, None) if pooled else None,
+        statistic=None if statistic == "ratio" else rollout.divergence(before, sampler, statistic),
     )
     return weights.reshape(given.shape), metrics
 
@@ -86,7 +103,8 @@ def rollout_rejection(
 
     `rules` maps verl's names, such as `"token_k1"` or `"seq_mean_k3"`, to bounds, and all
     must hold. k1 takes `(low, high)`, ratios of the sampler's probability to the trainer's,
-    or `high` alone for `(1 / high, high)`; k2 and k3 an upper bound. See
+    or `high` alone for `(1 / high, high)`; k2 and k3 an upper bound. `"batch_m2"` bounds
+    the mean of squared log ratios over the batch (M2PO). See
     `apportion.kernels.reference.rollout.reject`.
 
     Returns:

@@ -54,8 +54,24 @@ def clipped(
     return losses
 
 
-def aggregate(losses: np.ndarray, mask: np.ndarray, mode: str, length: float) -> float:
-    """Token losses as one number; rows without a valid token do not count."""
+def aggregate(
+    losses: np.ndarray,
+    mask: np.ndarray,
+    mode: str,
+    length: float,
+    prompts: np.ndarray | None = None,
+) -> float:
+    """Token losses as one number; rows without a valid token do not count.
+
+    `prompts` says for `prompt-mean` which prompt a row answers.
+    """
+    if mode == "prompt-mean":
+        assert prompts is not None
+        means = []
+        for prompt in np.unique(prompts):
+            own = mask[prompts == prompt] > 0
+            means.append(losses[prompts == prompt][own].sum() / max(own.sum(), 1))
+        return sum(means) / len(means)
     rows = [
         [losses[i, t] for t in range(mask.shape[1]) if mask[i, t] > 0] for i in range(len(mask))
     ]
