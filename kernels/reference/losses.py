@@ -112,6 +112,7 @@ def luspo(
 
 @loss(
     "sequence_ppo",
+    reads="sequence",
     ratio="sequence",
     ratio_grad="mean",
     log_ratio_bounds=(None, 10.0),
@@ -170,6 +171,7 @@ def cispo(
 
 @loss(
     "geo_mean",
+    reads="sequence",
     loss_agg_mode="seq-mean-token-mean",
     count_rows="all",
     row_eps=1e-8,

@@ -66,7 +66,7 @@ def topr(
     return TokenLosses(values, {"clip_fraction": is_clipped})
 
 
-@loss("vespo", weighs_itself=True)
+@loss("vespo", weighs_itself=True, reads="sequence")
 def vespo(
     x: Terms,
     *,

@@ -57,6 +57,9 @@ class Loss:
     """Defaults for the options of `policy_loss` itself."""
     weighs_itself: bool
     """The rollout weights enter the formula, rather than multiply its result."""
+    reads: str
+    """Whose numbers the loss of a token depends on, apart from the level of the ratio:
+    its `"token"`'s, its `"sequence"`'s or the `"batch"`'s."""
 
     @property
     def doc(self) -> str:
@@ -67,13 +70,15 @@ class Loss:
 LOSSES: dict[str, Loss] = {}
 
 
-def loss(name: str, *, weighs_itself: bool = False, **around: Any) -> Callable[[Formula], Formula]:
+def loss(
+    name: str, *, weighs_itself: bool = False, reads: str = "token", **around: Any
+) -> Callable[[Formula], Formula]:
     """Register a loss under `name`."""
 
     def register(formula: Formula) -> Formula:
         parameters = inspect.signature(formula).parameters.values()
         options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        LOSSES[name] = Loss(name, formula, options, around, weighs_itself)
+        LOSSES[name] = Loss(name, formula, options, around, weighs_itself, reads)
         return formula
 
     return register

@@ -74,7 +74,7 @@ def _within_region(
     return TokenLosses(-x.advantages * values * inside, indicators)
 
 
-@loss("clip_cov")
+@loss("clip_cov", reads="batch")
 def clip_cov(
     x: Terms,
     *,
@@ -104,7 +104,7 @@ def clip_cov(
     return TokenLosses(values * kept, {"clip_fraction": kept == 0})
 
 
-@loss("kl_cov")
+@loss("kl_cov", reads="batch")
 def kl_cov(x: Terms, *, cov_ratio: float = 2e-4, cov_kl_coef: float = 0.1) -> TokenLosses:
     """`-A r`, plus `cov_kl_coef |d|` on the tokens of largest covariance (arXiv 2505.22617).
 

@@ -100,6 +100,49 @@ def policy_loss(
         OptionError: unknown loss, trainer or option, or a value out of its range.
         InputError: shapes, types, devices or a mask that do not fit.
     """
+    problem, sampler = pose(
+        log_probs,
+        old_log_probs,
+        advantages,
+        mask,
+        loss=loss,
+        like=like,
+        offsets=offsets,
+        turns=turns,
+        segment_offsets=segment_offsets,
+        ref_log_probs=ref_log_probs,
+        rollout_log_probs=rollout_log_probs,
+        rollout_weights=rollout_weights,
+        entropies=entropies,
+        generator=generator,
+        num_tokens=num_tokens,
+        num_sequences=num_sequences,
+        **options,
+    )
+    return solve(problem, sampler)
+
+
+def pose(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor | Credit,
+    mask: Tensor,
+    *,
+    loss: str | None = None,
+    like: str | None = None,
+    offsets: Tensor | None = None,
+    turns: Tensor | str | None = None,
+    segment_offsets: Tensor | None = None,
+    ref_log_probs: Tensor | None = None,
+    rollout_log_probs: Tensor | None = None,
+    rollout_weights: Tensor | None = None,
+    entropies: Tensor | None = None,
+    generator: Any = None,
+    num_tokens: float | None = None,
+    num_sequences: float | None = None,
+    **options: Any,
+) -> tuple[Problem, Tensor | None]:
+    """The arguments of `policy_loss`, checked and settled; and the sampler's log-probabilities."""
     entry, settings = settle(loss, like, options)
     own = around(settings)
     given = Given(log_probs, mask, offsets, advantages)
@@ -128,8 +171,14 @@ def policy_loss(
         kl_times_ratio=own["kl_times_ratio"],
         ref_log_probs=reference(given, own["kl_coef"], ref_log_probs),
     )
+    return problem, sampler
+
+
+def solve(problem: Problem, sampler: Tensor | None) -> tuple[Tensor, Metrics]:
+    """The loss, and its metrics."""
     value, metrics = evaluate(problem)
     if sampler is not None:
+        tokens = problem.tokens
         metrics["rollout_kl"] = spans.masked_mean(sampler - tokens.old_log_probs, tokens.mask)
     return value, metrics
 
