@@ -1,5 +1,7 @@
 //! The one way from Python into the core: GIL released, Ctrl-C answered, errors
 //! and panics turned into named exceptions.
+//!
+//! May depend on `apportion_core` alone.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -6,6 +6,7 @@ mod matching;
 mod methods;
 mod primitives;
 mod row_op;
+mod stored;
 mod tree;
 
 use pyo3::prelude::*;

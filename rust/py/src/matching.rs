@@ -1,4 +1,6 @@
 //! Likeness of texts and tool calls, and matching by it, for estimators written in Python.
+//!
+//! May depend on `guard` and the core.
 
 use apportion_core::cluster;
 use apportion_core::error::Error;

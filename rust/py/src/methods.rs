@@ -1,4 +1,6 @@
 //! Running methods, and telling what there is to run.
+//!
+//! May depend on `batch`, `guard` and the core.
 
 use apportion_core::column::{ColumnSpec, Floats};
 use apportion_core::credit::{Credit, METHODS, Method, Values, find};

@@ -1,4 +1,6 @@
 //! The pieces that methods are made of, for estimators written in Python.
+//!
+//! May depend on `batch`, `stored`, `guard` and the core.
 
 use apportion_core::column::{ColumnSpec, Floats, Kind, Level};
 use apportion_core::error::Error;
@@ -14,9 +16,10 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::batch::{Batch, keys_of};
+use crate::batch::Batch;
 use crate::guard::{detached, raise, to_py};
 use crate::methods::{IntArray, value};
+use crate::stored::keys_of;
 
 type FloatArray<'py> = Bound<'py, PyArray1<f64>>;
 

@@ -4,6 +4,9 @@
 //! block and one function `credit`, and add its name to the list at the end of
 //! this file. Options, presets, columns and documentation reach Python from the
 //! block; nothing else has to change.
+//!
+//! A method may depend on everything above [`spread`](crate::spread) in the crate, but not
+//! on another method: what two share is a module of its own (`gains`, `steps`, ...).
 
 mod card;
 
