@@ -16,7 +16,7 @@ import pytest
 from batches import Padded, padded, thread_counts
 
 import apportion as ap
-from apportion.integrations import verl as ours_in_verl
+from apportion.integrations.verl_functions import REPLACEMENTS
 
 torch = pytest.importorskip("torch")
 core = pytest.importorskip("verl.trainer.ppo.core_algos")
@@ -81,7 +81,7 @@ class Estimator:
         return getattr(core, self.function)(**self.arguments(data))
 
     def replaced(self, data: Batch) -> tuple[Any, Any]:
-        return ours_in_verl.REPLACEMENTS[self.function](**self.arguments(data))
+        return REPLACEMENTS[self.function](**self.arguments(data))
 
     def moved(self, data: Batch) -> int:
         """Bytes of input read once and of output written once."""

@@ -14,7 +14,8 @@ from verl.trainer.ppo import core_algos, ray_trainer
 
 import apportion as ap
 import verl  # noqa: F401  (loads the plugins)
-from apportion.integrations.verl import CORE, REPLACEMENTS, accelerate
+from apportion.integrations.verl import CORE, accelerate
+from apportion.integrations.verl_functions import REPLACEMENTS
 
 
 class Config(dict):
