@@ -35,7 +35,8 @@ class Credit:
     extras: Mapping[str, Leveled] = field(repr=False)
     """Parts of the result worth looking at, by name, each with its level."""
     counts: Mapping[str, int]
-    """`groups`, `singletons`, `zero_spread` groups, and `absent` (NaN) rewards."""
+    """`groups`, `singletons`, `zero_spread` groups, and `absent`: NaN among rewards, and in
+    other columns where `nan_values` lets them pass."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The options that were given; the others were at the method's defaults."""
     like: str | None = None
@@ -148,7 +149,9 @@ def credit(
     result = _core.credit(rollouts._batch, method, plain, trainer, get_num_threads())
     names = ("advantages", "returns", "clip_scale", "loss_mask")
     values = {name: result[name] for name in names if result[name] is not None}
-    return Credit(method, rollouts, values, result["extras"], result["counts"], options, like)
+    counts = {**result["counts"]}
+    counts["absent"] += rollouts.absent_values
+    return Credit(method, rollouts, values, result["extras"], counts, options, like)
 
 
 def _name(argument: str, given: object) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from apportion import _core, encode
+from apportion.absent import USUAL, NanPolicy, without_nan
 from apportion.arrays import (
     MAX_ROWS,
     Array,
@@ -29,7 +30,6 @@ from apportion.layout import Layout, flat_spans, step_rows
 from apportion.records import columns_of_records
 from apportion.threads import get_num_threads
 
-NAN_POLICIES = ("mask", "raise", "zero")
 NO_ORIGIN = Origin()
 
 
@@ -44,7 +44,8 @@ class Rollouts:
     layout: Layout
     columns: Mapping[str, Any] = field(repr=False)
     origin: Origin = NO_ORIGIN
-    nan_rewards: str = "mask"
+    nan: NanPolicy = USUAL
+    absent_values: int = 0  # NaN outside rewards that the policy let pass
     turn_texts: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
     trajectory_names: Sequence[str] | None = field(default=None, repr=False)
 
@@ -59,6 +60,7 @@ class Rollouts:
         turn_index: Any = None,
         turn_spans: Sequence[Sequence[Sequence[int]]] | None = None,
         nan_rewards: str = "mask",
+        nan_values: str = "raise",
         **values: Any,
     ) -> Rollouts:
         """A batch as trainers hold it: padded `(N, T)` arrays, NumPy or torch.
@@ -75,6 +77,8 @@ class Rollouts:
             turn_spans: `turn_spans[i]` lists `(start, end)` of row `i`'s turns. By
                 default a turn is a maximal run of 1 in the mask.
             nan_rewards: `"mask"` (a NaN reward is absent), `"raise"` or `"zero"`.
+            nan_values: the same for NaN in any other column of numbers. Under `"mask"`
+                its token is not trained; the turns stay as they are.
             **values: further columns by name, `apportion.columns()` lists them: per
                 trajectory `(N,)`; per turn nested by trajectory, `values[i][k]`; per
                 token `(N, T)`.
@@ -100,7 +104,7 @@ class Rollouts:
         given = _with_groups(values, group_ids, group_size, rows)
         for name, value in given.items():
             _check_padded(name, value, (rows, width))
-        return cls._build(layout, given, origin, nan_rewards)
+        return cls._build(layout, given, origin, NanPolicy(nan_rewards, nan_values))
 
     @classmethod
     def from_ragged(
@@ -114,6 +118,7 @@ class Rollouts:
         turn_index: Any = None,
         turn_spans: Sequence[Sequence[Sequence[int]]] | None = None,
         nan_rewards: str = "mask",
+        nan_values: str = "raise",
         **values: Any,
     ) -> Rollouts:
         """A batch without padding: flat arrays and `(N + 1,)` int64 `token_offsets`.
@@ -138,11 +143,16 @@ class Rollouts:
         )
         given = _with_groups(values, group_ids, group_size, rows)
         origin = origin_of(mask) if mask is not None and hasattr(mask, "device") else Origin()
-        return cls._build(layout, given, Origin(None, origin.device), nan_rewards)
+        nan = NanPolicy(nan_rewards, nan_values)
+        return cls._build(layout, given, Origin(None, origin.device), nan)
 
     @classmethod
     def from_lists(
-        cls, trajectories: Iterable[Mapping[str, Any]], *, nan_rewards: str = "mask"
+        cls,
+        trajectories: Iterable[Mapping[str, Any]],
+        *,
+        nan_rewards: str = "mask",
+        nan_values: str = "raise",
     ) -> Rollouts:
         """Trajectories as agents hold them: dictionaries in the JSONL schema.
 
@@ -153,7 +163,7 @@ class Rollouts:
         return cls._from_records(
             encode.as_list("trajectories", trajectories),
             lambda index: f"trajectories[{index}]",
-            nan_rewards,
+            NanPolicy(nan_rewards, nan_values),
         )
 
     @classmethod
@@ -161,13 +171,13 @@ class Rollouts:
         cls,
         records: Sequence[Mapping[str, Any]],
         where: Callable[[int], str],
-        nan_rewards: str = "mask",
+        nan: NanPolicy = USUAL,
     ) -> Rollouts:
         """As `from_lists`; `where` names a record in error messages."""
         layout, given, turn_texts = columns_of_records(records, where)
         names = [r.get("trajectory") for r in records]
         named = [str(i) if name is None else str(name) for i, name in enumerate(names)]
-        bare = cls._build(layout, given, NO_ORIGIN, nan_rewards, turn_texts)
+        bare = cls._build(layout, given, NO_ORIGIN, nan, turn_texts)
         return replace(bare, trajectory_names=named)
 
     @classmethod
@@ -176,11 +186,9 @@ class Rollouts:
         layout: Layout,
         given: Mapping[str, Any],
         origin: Origin = NO_ORIGIN,
-        nan_rewards: str = "mask",
+        nan: NanPolicy = USUAL,
         turn_texts: Sequence[Mapping[str, Any]] | None = None,
     ) -> Rollouts:
-        if nan_rewards not in NAN_POLICIES:
-            raise InputError(f"nan_rewards: got {nan_rewards!r}, expected one of {NAN_POLICIES}")
         encoded: dict[str, Any] = {}
         late = {}
         for name, value in given.items():
@@ -190,24 +198,22 @@ class Rollouts:
                 late[name] = value
             else:
                 encoded[name] = encode.encode(name, value)
-        bare = cls(layout, encoded, origin, nan_rewards, turn_texts)
-        if not late:
-            return bare
-        counts = np.diff(bare.turns[0])
-        for name, value in late.items():
-            encoded[name] = encode.encode(name, encode.flatten_turns(name, value, counts))
-        return cls(layout, encoded, origin, nan_rewards, turn_texts)
+        bare = cls(layout, encoded, origin, nan, turn_texts=turn_texts)
+        if late:
+            counts = np.diff(bare.turns[0])
+            for name, value in late.items():
+                encoded[name] = encode.encode(name, encode.flatten_turns(name, value, counts))
+        clean = without_nan(layout, encoded, nan, lambda: bare.turns)
+        return cls(clean[0], clean[1], origin, nan, clean[2], turn_texts)
 
     def with_columns(self, **values: Any) -> Rollouts:
         """The same batch with further or replaced columns; see `from_padded`."""
-        added = type(self)._build(self.layout, values, self.origin, self.nan_rewards)
-        return type(self)(
-            self.layout,
-            {**self.columns, **added.columns},
-            self.origin,
-            self.nan_rewards,
-            self.turn_texts,
-            self.trajectory_names,
+        added = type(self)._build(self.layout, values, self.origin, self.nan)
+        return replace(
+            self,
+            layout=added.layout,
+            columns={**self.columns, **added.columns},
+            absent_values=self.absent_values + added.absent_values,
         )
 
     @cached_property
@@ -221,7 +227,7 @@ class Rollouts:
             turns=layout.turns,
             trajectory_ids=layout.trajectory_ids,
             turn_index=layout.turn_index,
-            nan_rewards=self.nan_rewards,
+            nan_rewards=self.nan.rewards,
             columns=list(self.columns.items()),
         )
 

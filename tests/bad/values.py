@@ -139,6 +139,18 @@ def rewards() -> Iterator[Bad]:
         yield Bad(
             f"policy {policy!r}", call, ap.InputError, ("nan_rewards: got", "expected one of")
         )
+    yield Bad(
+        "policy of values",
+        partial(grpo, nan_values="keep"),
+        ap.InputError,
+        ("nan_values: got 'keep'", "expected one of"),
+    )
+    yield Bad(
+        "infinity, whatever NaN means",
+        partial(gae, values=at(TOKENS, (0, 1), INF), nan_values="zero"),
+        ap.InputError,
+        ("values[1]: got inf", "a finite number"),
+    )
 
 
 def tensors() -> Iterator[Bad]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
+from apportion.absent import NanPolicy
 from apportion.credit import Credit
 from apportion.errors import DtypeError
 from apportion.rollouts import Rollouts
@@ -39,6 +40,7 @@ def read_rollouts(
     group_key: str | None = None,
     reward_key: str | Sequence[str] | None = None,
     nan_rewards: str = "mask",
+    nan_values: str = "raise",
 ) -> Rollouts:
     """Read a whole file of rollouts.
 
@@ -51,7 +53,7 @@ def read_rollouts(
             (with its optimiser step, where the file has one).
         reward_key: field that holds the outcome; for TRL, whose files have one column a
             reward function, also several, which are added.
-        nan_rewards: as in `Rollouts.from_padded`.
+        nan_rewards: as in `Rollouts.from_padded`, and so `nan_values`.
 
     Raises:
         FileFormatError: the file cannot be read; names the file, the line and the field.
@@ -65,7 +67,8 @@ def read_rollouts(
     for place, record in source.records():
         places.append(place)
         records.append(record)
-    return Rollouts._from_records(records, lambda i: str(places[i]), nan_rewards)
+    nan = NanPolicy(nan_rewards, nan_values)
+    return Rollouts._from_records(records, lambda i: str(places[i]), nan)
 
 
 def iter_groups(
@@ -75,6 +78,7 @@ def iter_groups(
     group_key: str | None = None,
     reward_key: str | Sequence[str] | None = None,
     nan_rewards: str = "mask",
+    nan_values: str = "raise",
 ) -> Iterator[Rollouts]:
     """Read a file of any size, one whole group at a time, in flat memory.
 
@@ -89,7 +93,7 @@ def iter_groups(
     from apportion.io.source import open_source
 
     with GroupedFile(open_source(path, format, group_key, reward_key)) as file:
-        yield from file.batches(1, nan_rewards)
+        yield from file.batches(1, NanPolicy(nan_rewards, nan_values))
 
 
 def write_credit(

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from apportion import encode
+from apportion.absent import USUAL, NanPolicy
 from apportion.arrays import Array
 from apportion.errors import FileFormatError
 from apportion.io.lines import Place
@@ -95,7 +96,7 @@ class GroupedFile:
             raise FileFormatError(f"{source.path}: empty, expected at least one trajectory")
 
     def batches(
-        self, at_least: int = BATCH_BYTES, nan_rewards: str = "mask", tick: Tick = _no_tick
+        self, at_least: int = BATCH_BYTES, nan: NanPolicy = USUAL, tick: Tick = _no_tick
     ) -> Iterator[Rollouts]:
         """Whole groups, by first appearance; a batch ends once it has so many bytes."""
         groups = np.frombuffer(self._groups, dtype=np.int32)
@@ -105,7 +106,7 @@ class GroupedFile:
         sizes = np.cumsum(np.diff(offsets, append=end)[order])
         start = 0
         for stop in _cuts(groups[order], sizes, at_least):
-            yield self._rollouts(order[start:stop].tolist(), nan_rewards)
+            yield self._rollouts(order[start:stop].tolist(), nan)
             start = stop
             tick(float(sizes[stop - 1]), float(sizes[-1]))
 
@@ -114,11 +115,11 @@ class GroupedFile:
         groups = np.frombuffer(self._groups, dtype=np.int32)
         order = np.argsort(groups, kind="stable")
         last = groups[order[min(trajectories, len(order)) - 1]]
-        return self._rollouts(order[groups[order] <= last].tolist(), "mask")
+        return self._rollouts(order[groups[order] <= last].tolist(), USUAL)
 
-    def _rollouts(self, rows: list[int], nan_rewards: str) -> Rollouts:
+    def _rollouts(self, rows: list[int], nan: NanPolicy) -> Rollouts:
         records = [self._read(row) for row in rows]
-        return Rollouts._from_records(records, lambda i: str(self._place(rows[i])), nan_rewards)
+        return Rollouts._from_records(records, lambda i: str(self._place(rows[i])), nan)
 
     def _place(self, row: int) -> Place:
         return Place(str(self._source.path), self._numbers[row], self._unit)

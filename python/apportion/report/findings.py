@@ -84,7 +84,7 @@ def _name(key: Any) -> str:
 
 
 def _zeroed(rollouts: Rollouts, values: Array) -> Array:
-    return np.where(np.isnan(values), 0.0, values) if rollouts.nan_rewards == "zero" else values
+    return np.where(np.isnan(values), 0.0, values) if rollouts.nan.rewards == "zero" else values
 
 
 def _outcomes(rollouts: Rollouts) -> Array | None:
