@@ -251,3 +251,27 @@ def test_version_and_usage() -> None:
     assert run("--version").stdout.strip() == f"apportion {ap.__version__}"
     assert "usage: apportion" in run(code=2).stderr
     assert "--method" in run("credit", "--help").stdout
+
+
+def test_tree_draws_and_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trees = ap.Trees(np.array([0, 2, 3]), np.array([-1, 0, -1]), {"value": np.array([1.0, 2, 3])})
+    given = tmp_path / "trees.json"
+    ap.write_trees(given, trees)
+    for ending, start in ((".html", "<!DOCTYPE"), (".svg", "<?xml"), (".dot", "digraph")):
+        output = tmp_path / f"out{ending}"
+        assert main(["tree", str(given), "-o", str(output)]) == 0
+        assert output.read_text("utf-8").startswith(start)
+        assert "2 trees, 3 nodes, depth 1" in capsys.readouterr().err
+    for ending in (".parquet", ".arrow", ".safetensors", ".json.gz"):
+        output = tmp_path / f"out{ending}"
+        assert main(["tree", str(given), "-o", str(output), "--tree", "1"]) == 0
+        assert ap.read_trees(output).columns["value"].tolist() == [3.0]
+    capsys.readouterr()
+    for arguments, message in (
+        ([str(given), "-o", "x.txt"], "x.txt: unknown ending"),
+        ([str(given), "-o", str(given)], "is the input"),
+        ([str(given), "--tree", "7"], "trees[0]: got 7"),
+        ([str(tmp_path / "none.json")], "none.json: No such file"),
+    ):
+        assert main(["tree", *arguments]) == 2
+        assert message in capsys.readouterr().err

@@ -51,6 +51,7 @@ def test_wheel_contents(wheel: Path) -> None:
         "kernels/__init__.py",
         "kernels/reference/losses.py",
         "report/assets/base.js",
+        "trees/assets/trees.js",
     ):
         assert f"apportion/{needed}" in names
     assert any(name.startswith("apportion/data/rollouts") for name in names)

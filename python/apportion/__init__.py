@@ -35,7 +35,11 @@ from apportion.tree import Leaves, Nodes, Search, search_rules
 if TYPE_CHECKING:
     from apportion import loss as _loss
     from apportion import off_policy as _off_policy
+    from apportion import trees as _trees
 
+    Trees = _trees.Trees
+    read_trees = _trees.read_trees
+    write_trees = _trees.write_trees
     aggregate = _loss.aggregate
     kl_penalty = _loss.kl_penalty
     losses = _loss.losses
@@ -60,6 +64,7 @@ __all__ = [
     "OptionError",
     "Rollouts",
     "Search",
+    "Trees",
     "__version__",
     "columns",
     "credit",
@@ -69,31 +74,36 @@ __all__ = [
     "methods",
     "num_threads",
     "read_rollouts",
+    "read_trees",
     "search_rules",
     "set_num_threads",
     "write_credit",
     "write_report",
+    "write_trees",
 ]
 
-_NEED_TORCH = {
+_LATER = {
+    "Trees": "trees",
     "aggregate": "loss",
     "kl_penalty": "loss",
     "losses": "loss",
     "policy_loss": "loss",
+    "read_trees": "trees",
     "rollout_rejection": "off_policy",
     "rollout_weights": "off_policy",
     "value_loss": "loss",
+    "write_trees": "trees",
 }
-"""Names that need torch, and the modules that they are in."""
+"""Names that need torch or take long to import, and the modules that they are in."""
 
 
 def __getattr__(name: str) -> Any:
-    """The policy loss is imported where it is used, because it needs torch."""
-    if name in _NEED_TORCH:
-        return getattr(importlib.import_module(f"apportion.{_NEED_TORCH[name]}"), name)
+    """What needs torch, and what few programs use, is imported where it is used."""
+    if name in _LATER:
+        return getattr(importlib.import_module(f"apportion.{_LATER[name]}"), name)
     raise AttributeError(f"module 'apportion' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Names of the module, those that need torch included."""
-    return sorted([*globals(), *_NEED_TORCH])
+    """Names of the module, those imported later included."""
+    return sorted([*globals(), *_LATER])

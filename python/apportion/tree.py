@@ -6,14 +6,15 @@
         search.expand(leaves, values=values, priors=priors)
 
 The engine knows nodes by number; what a node stands for (a text, a state) is kept by
-the caller under `(tree, node)`. Depends on `arrays`, `errors` and the core.
+the caller under `(tree, node)`. Depends on `arrays`, `errors`, `timeline` and the
+core.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from apportion import _core
 from apportion.arrays import Array, floats, integers, to_numpy
 from apportion.errors import InputError, OptionError
 from apportion.threads import get_num_threads
+from apportion.timeline import Timeline
+
+if TYPE_CHECKING:
+    from apportion.trees.data import Texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +140,7 @@ class Search:
             "max_failures": max_failures,
         }
         self._forest = _core.Forest(rule, options, limits)
+        self._timeline = Timeline()
 
     def select(self, batch_size: int, *, per_tree: int | None = None) -> Leaves:
         """Up to `batch_size` leaves across all trees, up to `per_tree` of one.
@@ -186,10 +192,13 @@ class Search:
             None if rewards is None else _vector("rewards", rewards),
             None if terminal is None else _flags("terminal", terminal),
         )
+        self._timeline.note(answered=len(tickets), nodes=int(counts.sum()))
 
     def fail(self, leaves: Leaves | Any) -> None:
         """Give leaves back without an answer: no visit is counted, they may be asked again."""
-        self._forest.fail(_tickets(leaves))
+        tickets = _tickets(leaves)
+        self._forest.fail(tickets)
+        self._timeline.note(failed=len(tickets))
 
     def run(
         self,
@@ -231,6 +240,29 @@ class Search:
     def nodes(self) -> Nodes:
         """Every node's statistics."""
         return Nodes(**self._forest.nodes())
+
+    @property
+    def timeline(self) -> dict[str, list[float]]:
+        """Budget over time: `seconds` since the search was made, and what was spent by then.
+
+        Leaves `answered` and `failed`, and `nodes` that the answers asked for. At most
+        512 points, evenly spread over the calls.
+        """
+        return self._timeline.columns()
+
+    def to_html(
+        self, path: Any = None, *, texts: Texts | None = None, title: str = "Search"
+    ) -> Any:
+        """One HTML page that shows every tree; see `Trees.to_html`.
+
+        Args:
+            path: a file, replaced in one step; without it the page is returned.
+            texts: what nodes stand for; see `Trees.from_search`.
+            title: heading of the page.
+        """
+        from apportion.trees import Trees
+
+        return Trees.from_search(self, texts).to_html(path, title=title)
 
     def child_values(self, tree: int, node: int, *, how: str = "mean") -> Array:
         """Values of a node's children, in order.

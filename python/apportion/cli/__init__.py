@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_credit(commands, common)
     _add_methods(commands, common)
+    _add_tree(commands, common)
     _add_demo(commands, common)
     return parser
 
@@ -122,6 +123,39 @@ def _add_methods(commands: Commands[argparse.ArgumentParser], common: _Parent) -
         "methods", parents=[common], help="list the methods, or show one in full"
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="a method")
+    parser.set_defaults(run=run)
+
+
+def _add_tree(commands: Commands[argparse.ArgumentParser], common: _Parent) -> None:
+    def run(args: argparse.Namespace) -> None:
+        from apportion.cli.tree import run
+
+        run(args)
+
+    parser = commands.add_parser(
+        "tree",
+        parents=[common],
+        help="show the search trees in a file, or convert them",
+        description="Draw the trees in a file, or write them in another format: what -o ends "
+        "in decides.",
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="trees of ours, or of AlphaMath, OpenR, ProRAG or PROPA")
+    add(
+        "-o",
+        "--output",
+        default="tree.html",
+        help=".html, .svg, .dot, .json, .parquet, .arrow or .safetensors (%(default)s)",
+    )
+    add(
+        "--format",
+        default="auto",
+        choices=("auto", "apportion", "alphamath", "openr", "prorag", "propa"),
+        help="of FILE; by default told from its ending and fields",
+    )
+    add("--tree", type=int, metavar="N", help="one tree alone; of .svg and .dot the first")
+    add("--max-nodes", type=int, default=400, metavar="N", help="of .svg and .dot (%(default)s)")
+    add("--title", help="heading of the page")
     parser.set_defaults(run=run)
 
 

@@ -1,8 +1,8 @@
-"""HTML of a report. Depends on the standard library alone.
+"""HTML of a report, or of another page of one file. Depends on the standard library alone.
 
 Three things keep hostile text inert. It is only ever inside one JSON block, in
 which `<`, `>` and `&` are escaped, so that no text can end the block. The scripts
-in `assets/` put text on the page as text nodes, never as markup. And the
+in the folders `assets/` put text on the page as text nodes, never as markup. And the
 content-security policy admits the page's own script and style by their hashes and
 nothing else: no address is ever loaded.
 """
@@ -15,12 +15,13 @@ import html
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 SCRIPTS = ("base.js", "overview.js", "list.js", "group.js", "start.js")
+STYLES = ("report.css",)
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -34,7 +35,7 @@ _PAGE = """<!DOCTYPE html>
 <style>{style}</style>
 </head>
 <body>
-<noscript><p>This report draws itself with a script that it contains. Allow scripts for this
+<noscript><p>This page draws itself with a script that it contains. Allow scripts for this
 file to see it; nothing is loaded from elsewhere.</p></noscript>
 <div id="app"></div>
 <script type="application/json" id="data">{data}</script>
@@ -44,10 +45,21 @@ file to see it; nothing is loaded from elsewhere.</p></noscript>
 """
 
 
-def render(content: Mapping[str, Any]) -> bytes:
-    """The page that shows `content`, as `data.gather` made it."""
-    style = _asset("report.css")
-    script = '"use strict";\n(() => {\n' + "\n".join(map(_asset, SCRIPTS)) + "})();\n"
+def render(
+    content: Mapping[str, Any],
+    package: str = "apportion.report",
+    scripts: Sequence[str] = SCRIPTS,
+    styles: Sequence[str] = STYLES,
+) -> bytes:
+    """The page on which `scripts` of a package show `content`, dressed by its `styles`.
+
+    `elements.js` and `theme.css` of this package come before them. `content` has at
+    least a `title` and a `version`.
+    """
+    shared = "apportion.report"
+    style = "\n".join([_asset(shared, "theme.css"), *(_asset(package, s) for s in styles)])
+    parts = [_asset(shared, "elements.js"), *(_asset(package, s) for s in scripts)]
+    script = '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'; "
@@ -83,8 +95,8 @@ def _printable(text: str) -> str:
     return re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text)
 
 
-def _asset(name: str) -> str:
-    return (resources.files("apportion.report") / "assets" / name).read_text("utf-8")
+def _asset(package: str, name: str) -> str:
+    return (resources.files(package) / "assets" / name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

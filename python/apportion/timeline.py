@@ -1,0 +1,41 @@
+"""What a search has spent, over time. Standard library alone."""
+
+from __future__ import annotations
+
+import time
+
+POINTS = 512
+"""Kept at most; beyond them every second one is dropped, and as many calls are summed up."""
+
+
+class Timeline:
+    """Sums over the calls of a search, kept at points in time."""
+
+    def __init__(self) -> None:
+        """Nothing is spent yet."""
+        self._begun = time.monotonic()
+        self._sums = {"answered": 0, "nodes": 0, "failed": 0}
+        self._points: list[tuple[float, ...]] = []
+        self._stride = 1
+        self._calls = 0
+
+    def note(self, *, answered: int = 0, nodes: int = 0, failed: int = 0) -> None:
+        """Adds what a call spent."""
+        sums = self._sums
+        sums["answered"] += answered
+        sums["nodes"] += nodes
+        sums["failed"] += failed
+        self._calls += 1
+        if self._calls % self._stride == 0:
+            self._points.append((time.monotonic() - self._begun, *sums.values()))
+            if len(self._points) == POINTS:
+                self._points = self._points[1::2]
+                self._stride *= 2
+
+    def columns(self) -> dict[str, list[float]]:
+        """`seconds` and the sums at each point; the last point is now."""
+        points = [(0.0, *[0] * len(self._sums)), *self._points]
+        if self._calls % self._stride:
+            points.append((time.monotonic() - self._begun, *self._sums.values()))
+        columns = zip(*points, strict=True)
+        return dict(zip(("seconds", *self._sums), map(list, columns), strict=True))
