@@ -33,6 +33,7 @@ from apportion.threads import get_num_threads, num_threads, set_num_threads
 from apportion.tree import Leaves, Nodes, Search, search_rules
 
 if TYPE_CHECKING:
+    from apportion import log_probs as _log_probs
     from apportion import loss as _loss
     from apportion import off_policy as _off_policy
     from apportion import trees as _trees
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     policy_loss = _loss.policy_loss
     rollout_rejection = _off_policy.rollout_rejection
     rollout_weights = _off_policy.rollout_weights
+    token_log_probs = _log_probs.token_log_probs
     value_loss = _loss.value_loss
 
 __all__ = [
@@ -91,6 +93,7 @@ _LATER = {
     "read_trees": "trees",
     "rollout_rejection": "off_policy",
     "rollout_weights": "off_policy",
+    "token_log_probs": "log_probs",
     "value_loss": "loss",
     "write_trees": "trees",
 }

@@ -1,0 +1,33 @@
+"""Where a kernel runs: Triton on a GPU, plain torch elsewhere. Torch alone.
+
+With `TRITON_INTERPRET=1` in the environment the Triton kernels also take tensors of the
+processor, in Triton's interpreter: slow, for tests.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from typing import Any
+
+import torch
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""What the Triton kernels read; float64 goes to plain torch, on every device."""
+
+
+def runs_on_triton(tensor: Any) -> bool:
+    """Whether the Triton kernels take this tensor."""
+    return tensor.dtype in TYPES and (tensor.is_cuda or _interpreted()) and _has_triton()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def _interpreted() -> bool:
+    # Triton reads it once as well, when a kernel is defined.
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"

@@ -1,0 +1,139 @@
+"""Arguments of `token_log_probs` that belong to a row of logits, checked. Needs torch.
+
+Rows are `(N,)` or `(B, T)`; inside they are `(B, T)`, a packed batch `(N, 1)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from apportion.errors import DtypeError, ExtraMissingError, InputError
+from apportion.loss_inputs import check_number
+
+try:
+    import torch
+except ImportError as error:
+    raise ExtraMissingError(
+        "apportion.token_log_probs needs torch: pip install 'apportion[torch]'"
+    ) from error
+
+from apportion.kernels.reference.row import Row
+
+Tensor = Any
+
+
+class RowInputs:
+    """The tensors and numbers of one call, by name; `row()` is what the operators take."""
+
+    def __init__(self, shape: Any, device: Any, columns: int) -> None:
+        """`shape` is that of the rows, `columns` how many logits there are in each."""
+        if len(shape) not in (1, 2):
+            got, expected = (*shape, columns), "(N, V) or (B, T, V)"
+            raise InputError(f"logits: got shape {got}, expected {expected}")
+        if columns < 1:
+            raise InputError("logits: got a vocabulary of 0, expected at least 1")
+        self.shape, self.device, self.columns = tuple(shape), device, columns
+        self.inner = self.shape if len(shape) == 2 else (*self.shape, 1)
+
+    def row(
+        self,
+        targets: Any,
+        mask: Any,
+        temperature: Any,
+        softcap: float | None,
+        place: tuple[int, int],
+        batch_invariant: bool,
+    ) -> Row:
+        """Everything checked that can be without reading tensors.
+
+        `place` is the offset of the first column, and the size of the whole vocabulary.
+        """
+        check_number("softcap", softcap, above=0.0, none=True)
+        return Row(
+            self._integers("targets", targets),
+            None if mask is None else self._mask(mask),
+            self._temperature(temperature),
+            None if softcap is None else float(softcap),
+            *place,
+            batch_invariant,
+        )
+
+    def check_values(self, row: Row) -> None:
+        """Refuse targets outside the vocabulary and temperatures that are not positive.
+
+        Rows outside the mask may hold anything. This waits for the device.
+        """
+        wrong = {"targets": (row.targets < 0) | (row.targets >= row.vocab_size)}
+        expected = {"targets": f"0 to {row.vocab_size - 1}"}
+        values = {"targets": row.targets, "temperature": row.temperature}
+        if isinstance(row.temperature, torch.Tensor):
+            good = (row.temperature > 0) & (row.temperature < float("inf"))
+            wrong["temperature"], expected["temperature"] = ~good, "a number above 0"
+        if row.mask is not None:
+            wrong = {name: bad & row.mask for name, bad in wrong.items()}
+        flags = torch.stack([bad.any() for bad in wrong.values()]).tolist()
+        for name in (name for name, flag in zip(wrong, flags, strict=True) if flag):
+            at = tuple(wrong[name].nonzero()[0].tolist())
+            index = ", ".join(map(str, at[: len(self.shape)]))
+            got = values[name][at].item()
+            raise InputError(f"{name}[{index}]: got {got}, expected {expected[name]}")
+
+    def _shaped(self, name: str, value: Any) -> Tensor:
+        tensor = self._tensor(name, value)
+        if tuple(tensor.shape) != self.shape:
+            got = tuple(tensor.shape)
+            raise InputError(f"{name}: got shape {got}, expected {self.shape} as logits have rows")
+        return tensor.reshape(self.inner)
+
+    def _tensor(self, name: str, value: Any) -> Tensor:
+        if value is None:
+            raise InputError(f"{name}: got none, expected shape {self.shape}")
+        if not isinstance(value, torch.Tensor):
+            value = torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
+        if value.device != self.device:
+            raise InputError(f"{name}: got device {value.device}, expected {self.device}")
+        return value
+
+    def _integers(self, name: str, value: Any) -> Tensor:
+        tensor = self._shaped(name, value)
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+            raise DtypeError(f"{name}: got {tensor.dtype}, expected integers")
+        return tensor.long()
+
+    def _mask(self, value: Any) -> Tensor:
+        tensor = self._shaped("mask", value)
+        # On a GPU this would wait for the device; there any value but 0 counts as 1.
+        if self.device.type == "cpu" and tensor.dtype != torch.bool and not _compiling():
+            wrong = ((tensor != 0) & (tensor != 1)).reshape(self.shape)
+            if bool(wrong.any()):
+                at = wrong.nonzero()[0].tolist()
+                got = tensor.reshape(self.shape)[tuple(at)].item()
+                raise InputError(f"mask{at}: got {got}, expected 0 or 1")
+        return tensor != 0
+
+    def _temperature(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor | np.ndarray | list):
+            check_number("temperature", value, above=0.0)
+            return float(value)
+        tensor = self._tensor("temperature", value)
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            raise DtypeError(f"temperature: got {tensor.dtype}, expected real numbers")
+        if tensor.requires_grad:
+            raise InputError("temperature: got a tensor with a gradient, expected one without")
+        sequences = self.shape[0]
+        known = (self.shape, (), (sequences,), (sequences, 1))
+        if tuple(tensor.shape) not in known:
+            got, expected = tuple(tensor.shape), f"a number, {self.shape} or ({sequences},)"
+            raise InputError(f"temperature: got shape {got}, expected {expected}")
+        if tensor.shape and tuple(tensor.shape) != self.shape:
+            tensor = tensor.reshape(sequences, 1)
+        if tuple(tensor.shape) == self.shape:
+            tensor = tensor.reshape(self.inner)
+        kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+        return tensor.to(kind).expand(self.inner).contiguous()
+
+
+def _compiling() -> bool:
+    return bool(torch.compiler.is_compiling())
