@@ -69,7 +69,7 @@ impl<'a> Rollouts<'a> {
             }
         }
         if mask.len() != rows.total() {
-            return Err(length("loss_mask", mask.len(), rows.total(), Level::Token.plural()));
+            return Err(length("mask", mask.len(), rows.total(), Level::Token.plural()));
         }
         Ok(Self {
             rows,
@@ -154,6 +154,24 @@ impl<'a> Rollouts<'a> {
             let rows = self.is_step_rows() && spec.level != Level::Token;
             let of = if rows { "rows" } else { spec.level.plural() };
             Err(length(spec.name, column.len(), expected, of))
+        }
+    }
+
+    /// An error's index as row and column where the argument came in as such.
+    pub fn placed(&self, error: Error) -> Error {
+        let Error::Value { argument, index, got, expected } = error else { return error };
+        let padded = self.rows.width().filter(|&width| width > 1);
+        let width = match self.columns.get(&argument) {
+            Some(Column::Matrix { width, .. }) => Some(*width),
+            Some(Column::Floats(values)) if values.len() == self.rows.total() => padded,
+            None if argument == "mask" => padded,
+            _ => None,
+        };
+        match width {
+            Some(width) => {
+                Error::Cell { argument, row: index / width, column: index % width, got, expected }
+            }
+            None => Error::Value { argument, index, got, expected },
         }
     }
 
