@@ -24,13 +24,16 @@ fn tell(forest: &mut Forest, leaves: &[Leaf], width: usize) -> Result<(), Error>
     let tickets: Vec<u64> = leaves.iter().map(|l| l.ticket).collect();
     let values: Vec<f64> = leaves.iter().map(|l| draw(l, "value")).collect();
     let terminal: Vec<bool> = leaves.iter().map(|l| draw(l, "end") < 0.1).collect();
-    forest.expand(&Answers {
-        tickets: &tickets,
-        values: Some(&values),
-        terminal: Some(&terminal),
-        children: &vec![width; leaves.len()],
-        ..Answers::default()
-    })
+    forest.expand(
+        &Answers {
+            tickets: &tickets,
+            values: Some(&values),
+            terminal: Some(&terminal),
+            children: &vec![width; leaves.len()],
+            ..Answers::default()
+        },
+        false,
+    )
 }
 
 /// Own evaluations of a node: its visits less its children's.
@@ -44,7 +47,10 @@ fn conserved(forest: &Forest) {
         for node in 0..tree.len() as u32 {
             let own = own_visits(tree, node);
             assert_eq!(tree.hot[node as usize].in_flight(), 0, "a mark is left on node {node}");
-            assert!(tree.children(node).next().is_none() || own == 1, "node {node}: {own} own visits");
+            assert!(
+                tree.children(node).next().is_none() || own == 1,
+                "node {node}: {own} own visits"
+            );
         }
         let root = u64::from(tree.hot[ROOT as usize].visits);
         assert!(root == tree.simulations + 1 || root == 0, "{root}, {}", tree.simulations);
@@ -157,7 +163,7 @@ fn wrong_answers_are_named_and_change_nothing() {
         ..Answers::default()
     };
     let mut refuse = |answers: Answers<'_>, says: &str| {
-        let message = forest.expand(&answers).unwrap_err().to_string();
+        let message = forest.expand(&answers, false).unwrap_err().to_string();
         assert!(message.contains(says), "{message}");
     };
     refuse(Answers { values: Some(&[0.0, f64::NAN]), ..good }, "values[1]: got NaN");
@@ -169,8 +175,8 @@ fn wrong_answers_are_named_and_change_nothing() {
     refuse(Answers { tickets: &[0, 0], ..good }, "tickets[1]: got 0 again");
     refuse(Answers { tickets: &[0, 9], ..good }, "tickets[1]: got unknown ticket 9");
     assert_eq!(forest.trees()[0].len(), 1);
-    forest.expand(&good).unwrap();
-    let again = forest.expand(&good).unwrap_err().to_string();
+    forest.expand(&good, false).unwrap();
+    let again = forest.expand(&good, false).unwrap_err().to_string();
     assert!(again.contains("tickets[0]: got ticket 0, answered or cancelled already"), "{again}");
     assert!(forest.fail(&tickets).is_err());
 }

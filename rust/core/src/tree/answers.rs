@@ -124,20 +124,17 @@ impl<'a> Answers<'a> {
         }
     }
 
-    /// Checks lengths and numbers; where each answer's parts begin.
+    /// Checks lengths; where each answer's parts begin.
     ///
     /// # Errors
     ///
-    /// Lengths that differ; values or rewards that are not finite; priors that are not
-    /// finite or negative; more than 65535 children; a leaf with neither value nor rollouts.
-    pub fn validate(&self) -> Result<Starts> {
+    /// Lengths that differ; more than 65535 children; a leaf with neither value nor rollouts.
+    pub fn lengths(&self) -> Result<Starts> {
         let count = self.tickets.len();
         let given = |argument: &str, got: Option<usize>, expected: usize, of: &'static str| {
             let argument = argument.to_owned();
             match got {
-                Some(got) if got != expected => {
-                    Err(Error::Length { argument, got, expected, of })
-                }
+                Some(got) if got != expected => Err(Error::Length { argument, got, expected, of }),
                 _ => Ok(()),
             }
         };
@@ -164,12 +161,6 @@ impl<'a> Answers<'a> {
         given("rollout_tokens", self.rollout_tokens.map(|t| t.lengths.len()), ran, "rollouts")?;
         let tokens = token_starts("tokens", self.tokens, &children)?;
         let rollout_tokens = token_starts("rollout_tokens", self.rollout_tokens, &rollouts)?;
-        check("values", self.values, "a finite number", f64::is_finite)?;
-        check("rewards", self.rewards, "a finite number", f64::is_finite)?;
-        check("child_values", self.child_values, "a finite number", f64::is_finite)?;
-        check("rollouts", Some(self.rollout_rewards), "a finite number", f64::is_finite)?;
-        let fits = |p: f64| p >= 0.0 && p <= f64::from(f32::MAX);
-        check("priors", self.priors, "a finite number of at least 0", fits)?;
         let empty = |i: &usize| part(&rollouts, *i).is_empty();
         if self.child_terminal.is_some() && self.child_values.is_none() {
             let expected = "values of children where some are ends".to_owned();
@@ -183,6 +174,36 @@ impl<'a> Answers<'a> {
             _ => Ok(Starts { children, tokens, rollouts, rollout_tokens }),
         }
     }
+
+    /// Checks numbers.
+    ///
+    /// # Errors
+    ///
+    /// Values or rewards that are not finite; priors that are not finite or negative.
+    pub fn numbers(&self) -> Result<()> {
+        check("values", self.values.unwrap_or(&[]), "a finite number", f64::is_finite)?;
+        check("rewards", self.rewards.unwrap_or(&[]), "a finite number", f64::is_finite)?;
+        check("child_values", self.child_values.unwrap_or(&[]), "a finite number", f64::is_finite)?;
+        check("rollouts", self.rollout_rewards, "a finite number", f64::is_finite)?;
+        let expected = "a finite number of at least 0";
+        check("priors", self.priors.unwrap_or(&[]), expected, is_prior)
+    }
+}
+
+impl Answer<'_> {
+    /// Whether [`Answers::numbers`] would have nothing against this answer.
+    pub fn is_sound(&self) -> bool {
+        let finite = |numbers: &[f64]| numbers.iter().all(|n| n.is_finite());
+        self.value.is_finite()
+            && self.reward.is_finite()
+            && finite(self.rollouts)
+            && self.child_values.is_none_or(finite)
+            && self.priors.is_none_or(|priors| priors.iter().copied().all(is_prior))
+    }
+}
+
+fn is_prior(number: f64) -> bool {
+    number >= 0.0 && number <= f64::from(f32::MAX)
 }
 
 /// Range of part `i`; empty where the column is absent.
@@ -202,7 +223,11 @@ fn starts(lengths: &[usize]) -> Vec<usize> {
 }
 
 /// Where the tokens of each answer begin, rows lying in answers as `rows` says.
-fn token_starts(argument: &str, given: Option<TokenRows<'_>>, rows: &[usize]) -> Result<Vec<usize>> {
+fn token_starts(
+    argument: &str,
+    given: Option<TokenRows<'_>>,
+    rows: &[usize],
+) -> Result<Vec<usize>> {
     let Some(given) = given else { return Ok(vec![0]) };
     let ends = starts(given.lengths);
     let (got, expected) = (given.tokens.len(), ends[ends.len() - 1]);
@@ -217,13 +242,7 @@ fn bad<T>(argument: &str, index: usize, got: String, expected: String) -> Result
     Err(Error::Value { argument: argument.to_owned(), index, got, expected })
 }
 
-fn check(
-    argument: &str,
-    values: Option<&[f64]>,
-    expected: &str,
-    fits: impl Fn(f64) -> bool,
-) -> Result<()> {
-    let values = values.unwrap_or(&[]);
+fn check(argument: &str, values: &[f64], expected: &str, fits: impl Fn(f64) -> bool) -> Result<()> {
     match values.iter().position(|&v| !fits(v)) {
         None => Ok(()),
         Some(index) => bad(argument, index, format!("{:?}", values[index]), expected.to_owned()),

@@ -139,7 +139,11 @@ impl Limits {
     pub fn validate(&self) -> Result<()> {
         let check = |fits: bool, option: &'static str, got: String, expected: &str| {
             let expected = expected.to_owned();
-            if fits { Ok(()) } else { Err(Error::BadOption { method: "search", option, got, expected }) }
+            if fits {
+                Ok(())
+            } else {
+                Err(Error::BadOption { method: "search", option, got, expected })
+            }
         };
         let (gamma, (fraction, alpha)) = (self.gamma, self.noise);
         let discounts = gamma != 0.0 && gamma.abs() <= 1.0;
@@ -229,5 +233,5 @@ fn lead(tree: &Tree) -> Option<f64> {
             (first, second) = (first.max(hot.q()), second.max(first.min(hot.q())));
         }
     }
-    second.is_finite().then(|| first - second)
+    second.is_finite().then_some(first - second)
 }

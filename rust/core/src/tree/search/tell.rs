@@ -8,19 +8,27 @@ use crate::tree::limits::OnLimit;
 use crate::tree::step::Step;
 
 impl Forest {
-    /// Takes answers. Nothing is changed when one of them is refused.
+    /// Takes answers. Nothing is changed when one of them is refused. `lenient`: an answer
+    /// with numbers that are none counts as failed instead.
     ///
     /// # Errors
     ///
-    /// Tickets that do not wait for an answer; whatever [`Answers::validate`] refuses; with
-    /// [`OnLimit::Error`], an answer that goes beyond a limit.
-    pub fn expand(&mut self, answers: &Answers<'_>) -> Result<()> {
+    /// Tickets that do not wait for an answer; whatever [`Answers::lengths`] and
+    /// [`Answers::numbers`] refuse; with [`OnLimit::Error`], an answer that goes beyond a
+    /// limit.
+    pub fn expand(&mut self, answers: &Answers<'_>, lenient: bool) -> Result<()> {
         let places = self.find(answers.tickets)?;
-        let starts = answers.validate()?;
+        let starts = answers.lengths()?;
+        if !lenient {
+            answers.numbers()?;
+        }
         if self.limits.on_limit == OnLimit::Error {
             self.refuse_beyond_limits(answers, &starts, &places)?;
         }
-        self.settle(answers.tickets, &places, |i| Outcome::Told(answers.row(i, &starts)));
+        self.settle(answers.tickets, &places, |i| {
+            let answer = answers.row(i, &starts);
+            if !lenient || answer.is_sound() { Outcome::Told(answer) } else { Outcome::Failed }
+        });
         Ok(())
     }
 
