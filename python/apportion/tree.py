@@ -351,6 +351,7 @@ class Search:
         }
         counts, columns = encode(len(tickets), children, given)
         self._forest.expand(tickets, counts, columns, on_error == "fail")
+        self._timeline.note(answered=len(tickets), nodes=int(counts.sum()))
 
     def fail(self, leaves: Leaves | Any) -> None:
         """Give requests back as failed: no visit is counted, they may be asked again.
@@ -360,7 +361,6 @@ class Search:
         tickets = _tickets(leaves)
         self._forest.fail(tickets)
         self._timeline.note(failed=len(tickets))
-        self._timeline.note(answered=len(tickets), nodes=int(counts.sum()))
 
     def cancel(self, leaves: Leaves | Any) -> None:
         """Give requests back as if they had never been handed out."""
