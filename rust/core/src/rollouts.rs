@@ -223,8 +223,8 @@ impl<'a> Rollouts<'a> {
         }
         let keys = self.keys(&GROUP_IDS)?;
         let groups = match &self.steps {
-            None => Groups::from_keys(keys),
-            Some(_) => Groups::from_keys(&keys.pick(&self.last_rows())),
+            None => Groups::from_keys(keys, self.exec)?,
+            Some(_) => Groups::from_keys(&keys.pick(&self.last_rows()), self.exec)?,
         };
         Ok(self.groups.get_or_init(|| groups))
     }
