@@ -16,6 +16,8 @@ import apportion as ap
 from apportion.methods import Column, MethodCard
 
 WORDS = ("look", "go east", "take lamp", "open door", "read sign", "wait")
+# With these a row is a node of a tree and no trajectory: `test_tree_credit.py` has batches of them.
+NODES_AS_ROWS = {"parents", "visits", "node_values"}
 CALL = '[{{"name": "search", "arguments": {{"q": "{0}", "k": {1}}}}}]'
 
 
@@ -77,8 +79,10 @@ def random_batch(seed: int, shape: Shape = Shape()) -> Batch:
         "group_ids": [f"g{row // shape.size}" for row in range(shape.rows)],
     }
     for name, column in ap.columns().items():
-        if name != "group_ids":
-            columns[name] = _values(rng, column, shape, counts)
+        if name not in {"group_ids", *NODES_AS_ROWS}:
+            # Each from a stream of its own, so that a new column changes no other.
+            own = np.random.default_rng([seed, *name.encode()])
+            columns[name] = _values(own, column, shape, counts)
     return Batch(mask, columns)
 
 

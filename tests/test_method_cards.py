@@ -1,6 +1,6 @@
 """A method without documentation, source or proof fails here.
 
-Proof is one of: reference cases that `golden_replay.REPLAY` runs through the method,
+Proof is one of: reference cases that `test_golden.REPLAY` runs through the method,
 or the sentence "No reference cases" in its documentation with the naive oracle that
 checks it.
 """
@@ -17,8 +17,7 @@ import pytest
 
 import apportion as ap
 from apportion.methods import MethodCard
-from golden_replay import REPLAY
-from test_golden import is_waiting
+from test_golden import REPLAY, is_waiting
 
 GOLDEN = Path(__file__).parent / "golden"
 CARDS = ap.methods().values()

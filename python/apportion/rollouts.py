@@ -147,6 +147,36 @@ class Rollouts:
         return cls._build(layout, given, Origin(None, origin.device), nan)
 
     @classmethod
+    def from_tree(
+        cls,
+        parents: Any,
+        *,
+        token_offsets: Any = None,
+        mask: Any = None,
+        nan_rewards: str = "mask",
+        **values: Any,
+    ) -> Rollouts:
+        """Trees of which each row is a node, so that a shared prefix is there once.
+
+        A root stands for a prompt: its tokens, if it has any, are the prompt's and get no
+        credit, and all chains sampled for the prompt are below it. For trajectories that
+        repeat their shared prefixes give `node_ids` to `from_padded` instead.
+
+        Args:
+            parents: `(nodes,)` integers: each node's parent, an earlier node, or -1.
+            token_offsets: `(nodes + 1,)` where each node's own tokens start, those between
+                its parent and itself. By default a node is one token.
+            mask: `(tokens,)` flat, 1 for tokens that are trained (default: all).
+            nan_rewards: `"mask"` (a NaN reward is absent), `"raise"` or `"zero"`.
+            **values: further columns: per node `(nodes,)`, such as `outcome_rewards`, read at
+                leaves; per token flat.
+        """
+        count = len(integers("parents", parents))
+        offsets = np.arange(count + 1) if token_offsets is None else token_offsets
+        columns = {**values, "parents": parents}
+        return cls.from_ragged(offsets, mask=mask, nan_rewards=nan_rewards, **columns)
+
+    @classmethod
     def from_lists(
         cls,
         trajectories: Iterable[Mapping[str, Any]],

@@ -15,6 +15,7 @@ pub mod group;
 pub mod key_mask;
 pub mod matching;
 pub mod memory;
+pub mod nodes;
 pub mod options;
 pub mod ragged;
 pub mod returns;

@@ -5,6 +5,7 @@ mod guard;
 mod matching;
 mod methods;
 mod primitives;
+mod readout;
 mod row_op;
 mod stored;
 mod tree;
@@ -29,6 +30,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     matching::register(module)?;
     module.add_function(wrap_pyfunction!(guard::_panic, module)?)?;
     primitives::register(module)?;
+    readout::register(module)?;
     module.add_function(wrap_pyfunction!(row_op::row_stats, module)?)?;
     module.add_function(wrap_pyfunction!(row_op::row_grad, module)?)?;
     tree::register(module)?;

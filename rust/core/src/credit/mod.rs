@@ -164,4 +164,10 @@ methods! {
     gigpo,
     remax,
     a3,
+    treerl,
+    tree_grpo,
+    treepo,
+    spo,
+    vineppo,
+    tree_ps_rag,
 }

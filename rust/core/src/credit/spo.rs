@@ -1,0 +1,128 @@
+//! `spo`: what a segment adds to the chance of success, in a tree or along a chain.
+
+use crate::column::{
+    ColumnSpec, Floats, OLD_LOG_PROBS, OUTCOME_REWARDS, REWARD_MATRIX, TOKEN_REWARDS,
+};
+use crate::credit::vineppo::{TURN_VALUES, chain};
+use crate::credit::{Credit, Values};
+use crate::error::Result;
+use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, VISITS};
+use crate::options::{NonNegative, Unit};
+use crate::rollouts::Rollouts;
+use crate::tree::readout::siblings::child_moments;
+use crate::tree::readout::values::ValueMode;
+
+/// Where nothing says what the nodes are, values say that turns are segments of a chain.
+const SEGMENTS: ColumnSpec =
+    ColumnSpec { derived_from: &["parents", TURN_VALUES.name], ..NODE_IDS };
+
+crate::method! {
+    /// Segment policy optimisation: how much more likely the answer is to be right after a
+    /// segment than before it.
+    ///
+    /// # Formula
+    ///
+    /// *Tree* (with `node_ids` or `parents`): `A(n) = V(n) - V(p)`, `V` the unweighted mean
+    /// over the children, at leaves the outcome. With `scale` it is divided by the standard
+    /// deviation of the children of `p` plus `eps`. With `drop_zero` a segment leaves the
+    /// loss where `A(n) + B(n) = 0`, `B(n) = [1 - (1 - V(n))^k] - [1 - (1 - V(p))^k]` being
+    /// what it adds to the chance that one of `k = best_of` tries succeeds.
+    ///
+    /// *Chain* (with `turn_values` alone, each turn being a segment): `A_t = V_{t+1} - V_t`,
+    /// `V_t` the value estimated before segment `t` and the last the outcome. Where
+    /// `old_log_probs` are given, only tokens of a probability below `max_prob` are trained.
+    ///
+    /// # Extras
+    ///
+    /// Tree: `node_values` (`V(n)`, NaN where nothing below has an outcome) and
+    /// `best_of_gain` (`B(n)`).
+    ///
+    /// # Source
+    ///
+    /// Guo et al. 2025, arXiv:2505.23564; the authors' `extract_edges_from_tree` and
+    /// cut points of the chain. Population standard deviation.
+    ///
+    /// # Degenerate cases
+    ///
+    /// A leaf whose outcome is NaN is left out of every mean, and a node with nothing else
+    /// below gets 0. Children of equal values give exactly 0; so does a lone child. Roots
+    /// get 0. A chain whose outcome is NaN gives 0 in its last segment, and a segment with
+    /// a value missing at either end 0.
+    "spo" {
+        title: "Segment policy optimisation",
+        granularity: Turn,
+        family: "tree",
+        paper: "arXiv:2505.23564",
+        certainty: Code,
+        needs: [OUTCOME_REWARDS, SEGMENTS],
+        takes: [
+            PARENTS, NODE_VALUES, VISITS, TURN_VALUES, OLD_LOG_PROBS, TOKEN_REWARDS, REWARD_MATRIX,
+        ],
+        options: {
+            /// How a node's value follows from those below.
+            value_mode: ValueMode = ValueMode::Child,
+            /// Divide by the standard deviation of the siblings.
+            scale: bool = false,
+            /// Added to the standard deviation.
+            eps: NonNegative = 1e-8,
+            /// Tries of which one has to succeed in the term by which segments are kept.
+            best_of: usize = 4,
+            /// Take segments of no credit and no such gain out of the loss.
+            drop_zero: bool = true,
+            /// Probability from which on a chain's tokens are not trained.
+            max_prob: Unit = 0.9,
+        },
+        presets: {},
+    }
+}
+
+fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
+    if !rollouts.has(&PARENTS) && !rollouts.has(&NODE_IDS) {
+        return along_chains(rollouts, options);
+    }
+    let nodes = Nodes::read(rollouts)?;
+    let (parents, tally) = (nodes.parents(), nodes.values(options.value_mode)?);
+    let values = &tally.values;
+    let siblings = if options.scale { child_moments(&parents, values) } else { Vec::new() };
+    let tries = i32::try_from(options.best_of).unwrap_or(i32::MAX);
+    let miss = |n: usize| (1.0 - values[n]).powi(tries);
+    let (mut advantages, mut gains) = (vec![0.0; nodes.len()], vec![0.0; nodes.len()]);
+    for n in 0..nodes.len() {
+        let Some(p) = parents.of(n).filter(|_| !values[n].is_nan()) else { continue };
+        advantages[n] = values[n] - values[p];
+        gains[n] = miss(p) - miss(n);
+        if options.scale && advantages[n] != 0.0 {
+            advantages[n] /= siblings[p].variance(0.0).sqrt() + *options.eps;
+        }
+    }
+    let kept = |(a, b): (&f64, &f64)| f64::from(u8::from(a + b != 0.0));
+    let mask = options.drop_zero.then(|| advantages.iter().zip(&gains).map(kept).collect());
+    let counts = nodes.counts(&tally);
+    let mut credit = Credit::new(nodes.edges(advantages), counts)
+        .with("best_of_gain", nodes.edges(gains))
+        .with("node_values", nodes.edges(tally.values));
+    credit.loss_mask = mask.map(|mask| nodes.edges(mask));
+    Ok(credit)
+}
+
+fn along_chains(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
+    let outcomes = rollouts.outcomes()?;
+    let mut credit = chain(rollouts, &vec![0.0; rollouts.turns()?.spans.len()], &outcomes)?;
+    if rollouts.has(&OLD_LOG_PROBS) {
+        credit.loss_mask = Some(Values::Tokens(unlikely(rollouts, *options.max_prob)?));
+    }
+    Ok(credit)
+}
+
+/// 1 at trained tokens of a probability below `most`.
+fn unlikely(rollouts: &Rollouts<'_>, most: f64) -> Result<Floats<'static>> {
+    let log_probs = rollouts.floats(&OLD_LOG_PROBS)?;
+    let (mut out, mut mask, mut row) = (Vec::new(), Vec::new(), Vec::new());
+    for range in rollouts.rows().ranges() {
+        rollouts.mask().read(range.clone(), &mut mask)?;
+        rollouts.read_tokens(&OLD_LOG_PROBS, log_probs, range, &mask, &mut row)?;
+        let kept = |(x, &m): (&f64, &bool)| if m && x.exp() < most { 1.0_f32 } else { 0.0 };
+        out.extend(row.iter().zip(&mask).map(kept));
+    }
+    Ok(Floats::from(out))
+}
