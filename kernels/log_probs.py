@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from apportion.kernels import native
 from apportion.kernels.dispatch import runs_on_triton
 from apportion.kernels.reference import row as reference
 from apportion.kernels.reference.row import Row, Tensor
@@ -48,6 +49,8 @@ def row_stats(logits: Tensor, row: Row, with_entropy: bool) -> tuple[Tensor, Ten
 
         found: tuple[Tensor, Tensor, Tensor] = fused.row_stats(logits, row, with_entropy)
         return found
+    if native.takes(logits):
+        return native.row_stats(logits, row, with_entropy)
     return reference.row_stats(logits, row, with_entropy)
 
 
@@ -59,6 +62,8 @@ def row_grad(
         from apportion.kernels.triton import row as fused
 
         fused.row_grad(logits, row, saved, upstream, out)
+    elif native.takes(logits, out):
+        native.row_grad(logits, row, saved, upstream, out)
     else:
         reference.row_grad(logits, row, saved, upstream, out)
 

@@ -33,6 +33,7 @@ from apportion.threads import get_num_threads, num_threads, set_num_threads
 from apportion.tree import Leaves, Nodes, Search, search_rules
 
 if TYPE_CHECKING:
+    from apportion import linear_loss as _linear_loss
     from apportion import log_probs as _log_probs
     from apportion import loss as _loss
     from apportion import off_policy as _off_policy
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     write_trees = _trees.write_trees
     aggregate = _loss.aggregate
     kl_penalty = _loss.kl_penalty
+    linear_policy_loss = _linear_loss.linear_policy_loss
     losses = _loss.losses
     policy_loss = _loss.policy_loss
     rollout_rejection = _off_policy.rollout_rejection
@@ -88,6 +90,7 @@ _LATER = {
     "Trees": "trees",
     "aggregate": "loss",
     "kl_penalty": "loss",
+    "linear_policy_loss": "linear_loss",
     "losses": "loss",
     "policy_loss": "loss",
     "read_trees": "trees",

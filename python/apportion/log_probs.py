@@ -1,4 +1,4 @@
-"""Log-probabilities of sampled tokens and the policy's entropy, from logits.
+"""Log-probabilities of sampled tokens and the policy's entropy, from logits or a head.
 
 Needs torch (`pip install 'apportion[torch]'`); `import apportion` alone does not import
 it. Arguments are checked here; who computes is decided in `apportion.kernels.log_probs`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from apportion.errors import DtypeError, InputError, OptionError
-from apportion.row_inputs import RowInputs
+from apportion.row_inputs import RowInputs, scaled
 
 # isort: split
 # row_inputs comes first: it says what to install where torch is missing.
@@ -17,17 +17,19 @@ import torch
 import torch.distributed as dist
 
 from apportion.kernels.log_probs import log_probs_and_entropy
+from apportion.linear import linear_log_probs
 
 Tensor = Any
 
 
 def token_log_probs(
-    logits: Tensor,
+    logits: Tensor | tuple[Tensor, ...],
     targets: Tensor,
     *,
     mask: Tensor | None = None,
     temperature: float | Tensor = 1.0,
     softcap: float | None = None,
+    logit_scale: float = 1.0,
     entropy: bool = True,
     in_place: bool = False,
     batch_invariant: bool = False,
@@ -35,22 +37,31 @@ def token_log_probs(
     vocab_group: Any = None,
     vocab_offset: int | None = None,
     vocab_size: int | None = None,
+    memory_budget: int | None = None,
+    mode: str = "auto",
 ) -> tuple[Tensor, Tensor | None]:
     """The log-probability of each target and the entropy of its distribution.
 
-    With `z = softcap * tanh(logits / softcap) / temperature`: `z[target] - lse` and
+    With `z = softcap * tanh(logit_scale * logits / softcap) / temperature`: `z[target] - lse` and
     `lse - sum p z`, where `lse = log sum exp z` and `p = softmax(z)`. Both can be
     differentiated. Nothing of the logits' size is made but their gradient. Sums and
     results are in float32, in float64 where the logits are. Fused on a GPU (Triton).
 
     Args:
         logits: `(N, V)` or `(B, T, V)`, any strides; those that predict `targets`, so
-            shifted already. A column of `-inf` has no probability.
+            shifted already. A column of `-inf` has no probability. Or `(hidden, weight)` or
+            `(hidden, weight, bias)`, whose logits are `hidden weight^T + bias`: states
+            `(N, H)` or `(B, T, H)` and a head `(V, H)`, `(V,)`, all of one type. Then a
+            part of the logits is held at a time, in float32 also where these are in half
+            precision; tokens outside the mask are not computed. Under autocast they are
+            cast as it would; sharded parameters of FSDP2 are gathered once.
         targets: `(N,)` or `(B, T)`, integers. Outside the mask they may be anything.
         mask: of the targets' shape, booleans, or 0 and 1. Rows outside it are not read:
             their results and gradients are 0, whatever stands there.
         temperature: a number, one for each row, or `(B,)` for each sequence.
         softcap: Gemma's `final_logit_softcapping`; `None` for none.
+        logit_scale: multiplies the logits before all else: Cohere's `logit_scale`, one over
+            Granite's `logits_scaling`.
         entropy: `False` leaves it out; the second result is then `None`.
         in_place: let the gradient overwrite the logits, which saves as much memory as
             they take; nothing else may read them after this call. `torch.compile` plans
@@ -67,6 +78,14 @@ def token_log_probs(
             ranks compute the same loss.
         vocab_offset: with a group, this rank's first column, default `rank * V`.
         vocab_size: with a group, of the whole vocabulary, default `ranks * V`.
+        memory_budget: with a head, bytes of logits held at a time, default 160 MiB; at
+            least the logits of one token. Beside them there are float32 sums as large as
+            the hidden states, and as a part of the head.
+        mode: with a head, how its gradient is computed. `"recompute"`: logits are computed
+            again in the backward pass, slab by slab of the vocabulary. `"frozen"`, for a
+            head that is not trained: the forward pass keeps the gradient by `hidden` of
+            each log-probability, and the backward pass scales it; with a gradient of the
+            entropy it recomputes. `"auto"`: frozen where it can be.
 
     Returns:
         `log_probs` and `entropy`, of the targets' shape.
@@ -77,6 +96,26 @@ def token_log_probs(
         OptionError: a temperature or softcap that is not positive, a place in the
             vocabulary without a group.
     """
+    if isinstance(logits, tuple):
+        if in_place or vocab_group is not None:
+            name = "in_place" if in_place else "vocab_group"
+            raise OptionError(f"{name}: got one, expected none with a head")
+        return linear_log_probs(
+            logits,
+            targets,
+            mask=mask,
+            temperature=temperature,
+            softcap=softcap,
+            logit_scale=logit_scale,
+            entropy=entropy,
+            batch_invariant=batch_invariant,
+            check=check,
+            memory_budget=memory_budget,
+            mode=mode,
+        )
+    if memory_budget is not None or mode != "auto":
+        name = "mode" if memory_budget is None else "memory_budget"
+        raise OptionError(f"{name}: got one, expected none without a head")
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         got = getattr(logits, "dtype", type(logits).__name__)
         raise DtypeError(f"logits: got {got}, expected a tensor of floats")
@@ -90,6 +129,7 @@ def token_log_probs(
     rows = RowInputs(logits.shape[:-1], logits.device, columns)
     place = vocabulary_place(columns, vocab_group, vocab_offset, vocab_size)
     row = rows.row(targets, mask, temperature, softcap, place, batch_invariant)
+    row = scaled(row, logit_scale)
     if check and not compiling:
         rows.check_values(row)
     log_probs, entropies = log_probs_and_entropy(

@@ -5,6 +5,7 @@ Rows are `(N,)` or `(B, T)`; inside they are `(B, T)`, a packed batch `(N, 1)`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,15 @@ class RowInputs:
             tensor = tensor.reshape(self.inner)
         kind = torch.float64 if tensor.dtype == torch.float64 else torch.float32
         return tensor.to(kind).expand(self.inner).contiguous()
+
+
+def scaled(row: Row, logit_scale: float) -> Row:
+    """A row whose logits are multiplied first: `cap tanh(s x / cap) / T` has cap and T over s."""
+    if logit_scale == 1:
+        return row
+    check_number("logit_scale", logit_scale, above=0.0)
+    cap = None if row.softcap is None else row.softcap / logit_scale
+    return replace(row, softcap=cap, temperature=row.temperature / logit_scale)
 
 
 def _compiling() -> bool:

@@ -61,8 +61,8 @@ pub struct Pulls<'a> {
 
 /// Log-probability of the target, log-sum and entropy of each row.
 ///
-/// A row with NaN or plus infinity gives NaN. One of minus infinity alone has the log-sum
-/// minus infinity; the others are NaN.
+/// A row with NaN or plus infinity gives NaN. A target of minus infinity has minus infinity,
+/// as has the log-sum of a row of it alone, whose entropy is NaN.
 ///
 /// # Errors
 /// Lengths that do not fit, and rows outside `logits`.
@@ -99,8 +99,9 @@ fn row_stats<L: Logit>(
     let log = total.sum.ln();
     let column = usize::try_from(rows.targets[row]).unwrap_or(usize::MAX);
     let z = logits.get(column).map_or(f64::NEG_INFINITY, |x| transform.of(x.widen()).to_f64());
-    // At most 0 whatever was rounded; `min` would turn NaN into 0.
-    let log_prob = (z - total.top) - log;
+    // An impossible token stays so in a row of them. At most 0 whatever was rounded; `min`
+    // would turn NaN into 0.
+    let log_prob = if z == f64::NEG_INFINITY { z } else { (z - total.top) - log };
     let log_prob = if log_prob > 0.0 { 0.0 } else { log_prob };
     [log_prob, total.top + log, log - total.tilt / total.sum]
 }
@@ -417,7 +418,8 @@ mod tests {
         let rows = plain(&[3, 0, 1, 7], &starts, 1000);
         let got = stats(&own, &rows, &Exec::default()).unwrap();
         assert_eq!((got.log_probs[0], got.entropies[0]), (0.0, 0.0));
-        assert!(got.log_probs[1].is_nan() && got.log_sums[1] == f64::NEG_INFINITY);
+        assert!(got.log_probs[1] == -f64::INFINITY && got.log_sums[1] == -f64::INFINITY);
+        assert!(got.entropies[1].is_nan());
         assert!(got.log_probs[2].is_nan() && got.entropies[2].is_nan());
         assert!((got.entropies[3] - 1000f64.ln()).abs() < 1e-6);
         own[3005] = inf;

@@ -1,0 +1,199 @@
+"""Log-probabilities and entropy of a head's tokens, differentiable. Torch and the row operators.
+
+Forward: logits of some tokens over the whole vocabulary at a time. Backward, two ways:
+
+- recompute: slab after slab of the vocabulary, logits are computed again, replaced by their
+  gradient, and multiplied from both sides. Each slab of the head's gradient is written
+  once, in the head's type; that of the hidden states is summed in float32. Four products.
+- frozen, where the head has no gradient: the forward pass keeps for each token
+  `u = d log_prob / d hidden`, as large as the hidden states, and the backward pass scales it
+  by the gradient of `log_prob`, whatever the loss. Two products. Where the entropy has a
+  gradient too, it recomputes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from apportion.kernels.linear.matmul import accumulate, has_wide_results, project
+from apportion.kernels.linear.plan import Plan, slices
+from apportion.kernels.log_probs import row_grad, row_stats
+from apportion.kernels.reference.batch import Tensor
+from apportion.kernels.reference.row import Row, accumulated_in
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head and what is asked of it.
+
+    Attributes:
+        weight: `(V, H)`.
+        bias: `(V,)` or `None`.
+        targets: `(N,)`, int64.
+        temperature: a number, or `(N,)`.
+        softcap: `None` for none.
+        batch_invariant: see `kernels.reference.row`.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    targets: Tensor
+    temperature: Any
+    softcap: float | None
+    batch_invariant: bool = False
+
+    def logits(self, hidden: Tensor, out: Tensor, columns: slice = slice(None)) -> Tensor:
+        """Logits of some tokens in some columns, `(n, columns)`, in the memory of `out`."""
+        weight = self.weight[columns]
+        bias = None if self.bias is None else self.bias[columns]
+        logits = out[: len(hidden) * len(weight)].view(len(hidden), len(weight))
+        project(hidden, weight, bias, logits)
+        return logits
+
+    def row(self, at: slice, first: int = 0) -> Row:
+        """How the row operators read the logits of the tokens `at`, from column `first`."""
+        each = isinstance(self.temperature, torch.Tensor)
+        return Row(
+            targets=self.targets[None, at],
+            mask=None,
+            temperature=self.temperature[None, at] if each else self.temperature,
+            softcap=self.softcap,
+            vocab_offset=first,
+            vocab_size=len(self.weight),
+            batch_invariant=self.batch_invariant,
+        )
+
+
+def stats(logits: Tensor, row: Row, with_entropy: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability, log-sum and entropy of rows `(n, V)`; each `(n,)`."""
+    log_probs, lse, entropy = row_stats(logits[None], row, with_entropy)
+    return log_probs[0], lse[0], entropy[0] if with_entropy else torch.zeros_like(lse[0])
+
+
+def gradient(
+    logits: Tensor, row: Row, saved: tuple[Tensor, Tensor], dlog_probs: Tensor, dentropy: Any
+) -> Tensor:
+    """The gradient of logits `(n, V)`, in their memory."""
+    lse, entropy = saved[0][None], saved[1][None]
+    bend = None if dentropy is None else dentropy[None]
+    upstream = (dlog_probs[None], torch.zeros_like(lse), bend)
+    row_grad(logits[None], row, (lse, entropy), upstream, logits[None])
+    return logits
+
+
+def narrowed(grad: Tensor, like: Tensor) -> Tensor:
+    """A gradient in the type that the matrix units of this device multiply."""
+    return grad.to(like.dtype) if has_wide_results(like) else grad
+
+
+def times(factor: Tensor, other: Tensor, kind: Any) -> Tensor:
+    """`factor other`, summed in `kind`."""
+    total = factor.new_zeros((len(factor), other.shape[1]), dtype=kind)
+    accumulate(total, factor, other)
+    return total
+
+
+@torch.compiler.disable
+def log_probs_and_entropy(
+    hidden: Tensor, head: Head, plan: Plan, frozen: bool, with_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropy, `(N,)`, of hidden states `(N, H)`; differentiable.
+
+    `frozen`: keep the gradient by `hidden` of each log-probability. Without entropy the
+    second is of no use.
+    """
+    weight, bias = head.weight, head.bias
+    log_probs, entropy = _LinearLogProbs.apply(
+        hidden, weight, bias, head, plan, frozen, with_entropy
+    )
+    return log_probs, entropy
+
+
+class _LinearLogProbs(torch.autograd.Function):
+    """`log_probs` and `entropy`, `(N,)`, of hidden states `(N, H)`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: Head,
+        plan: Plan,
+        frozen: bool,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        kind = accumulated_in(hidden)
+        out = hidden.new_empty(plan.rows * len(weight), dtype=kind)
+        found = hidden.new_empty((3, len(hidden)), dtype=kind)
+        unit = torch.empty_like(hidden) if frozen else None
+        for at in slices(len(hidden), plan.rows):
+            logits, row = head.logits(hidden[at], out), head.row(at)
+            found[:, at] = torch.stack(stats(logits, row, with_entropy))
+            if unit is not None:
+                one = torch.ones_like(found[0, at])
+                grad = gradient(logits, row, (found[1, at], found[2, at]), one, None)
+                unit[at] = times(narrowed(grad, hidden), weight, kind)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(hidden, weight, bias, found, unit)
+        ctx.head = replace(head, weight=None, bias=None)  # tensors are saved above
+        ctx.plan, ctx.with_entropy = plan, with_entropy
+        return found[0].clone(), found[2].clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, dlog_probs: Tensor, dentropy: Tensor) -> tuple[Any, ...]:
+        hidden, weight, bias, found, unit = ctx.saved_tensors
+        if not ctx.with_entropy:
+            dentropy = None
+        if dlog_probs is None:
+            dlog_probs = torch.zeros_like(found[0])
+        if unit is not None and dentropy is None:
+            grads: tuple[Any, ...] = ((unit * dlog_probs[:, None]).to(hidden.dtype), None, None)
+        else:
+            wanted = ctx.needs_input_grad[:3]
+            head = replace(ctx.head, weight=weight, bias=bias)
+            grads = _by_slabs(head, ctx.plan, hidden, found, (dlog_probs, dentropy), wanted)
+        return *grads, None, None, None, None
+
+
+def _by_slabs(
+    head: Head,
+    plan: Plan,
+    hidden: Tensor,
+    found: Tensor,
+    upstream: tuple[Tensor, Tensor | None],
+    wanted: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of hidden states, weight and bias, as far as they are `wanted`."""
+    kind, weight = found.dtype, head.weight
+    out = hidden.new_empty(plan.tile * plan.slab, dtype=kind)
+    by_hidden = hidden.new_zeros(hidden.shape, dtype=kind) if wanted[0] else None
+    by_weight = torch.empty_like(weight) if wanted[1] else None
+    by_bias = torch.empty_like(head.bias) if wanted[2] else None
+    dlog_probs, dentropy = upstream
+    for columns in slices(len(weight), plan.slab):
+        size = columns.stop - columns.start
+        weight_sum = hidden.new_zeros((size, hidden.shape[1]), dtype=kind) if wanted[1] else None
+        bias_sum = hidden.new_zeros(size, dtype=kind) if wanted[2] else None
+        for at in slices(len(hidden), plan.tile):
+            logits = head.logits(hidden[at], out, columns)
+            bend = None if dentropy is None else dentropy[at]
+            saved = (found[1, at], found[2, at])
+            row = head.row(at, columns.start)
+            grad = gradient(logits, row, saved, dlog_probs[at], bend)
+            if bias_sum is not None:
+                bias_sum += grad.sum(0)
+            grad = narrowed(grad, hidden)
+            if by_hidden is not None:
+                accumulate(by_hidden[at], grad, weight[columns])
+            if weight_sum is not None:
+                accumulate(weight_sum, grad.t(), hidden[at])
+        if by_weight is not None:
+            by_weight[columns] = weight_sum
+        if by_bias is not None:
+            by_bias[columns] = bias_sum
+    return None if by_hidden is None else by_hidden.to(hidden.dtype), by_weight, by_bias

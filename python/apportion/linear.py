@@ -1,0 +1,199 @@
+"""Log-probabilities and entropy from hidden states and a head. Part of `log_probs`.
+
+Arguments are checked here; the computation is in `apportion.kernels.linear`. Needs torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from apportion.errors import DtypeError, InputError, OptionError
+from apportion.loss_inputs import check_choice
+from apportion.row_inputs import RowInputs, scaled
+
+# isort: split
+# row_inputs comes first: it says what to install where torch is missing.
+import torch
+
+from apportion.kernels.linear.log_probs import Head, log_probs_and_entropy
+from apportion.kernels.linear.plan import MEMORY_BUDGET, Plan, make_plan
+
+Tensor = Any
+MODES = ("auto", "recompute", "frozen")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Hidden states and head of one call, checked, with the tokens outside the mask left out.
+
+    Attributes:
+        hidden: `(n, H)`, those of the mask.
+        head: weight, bias and what is asked of them, targets `(n,)`.
+        places: `(n,)`, where they are among all tokens; `None` where all are there.
+        shape: of the results.
+        budget: bytes of logits held at a time.
+    """
+
+    hidden: Tensor
+    head: Head
+    places: Tensor | None
+    shape: tuple[int, ...]
+    budget: int
+
+    def plan(self) -> Plan:
+        """Sizes of the pieces."""
+        tokens, vocabulary = len(self.hidden), len(self.head.weight)
+        return make_plan(tokens, vocabulary, _logit_bytes(self.hidden), self.budget)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One value for each token of the mask, as all tokens: 0 outside it."""
+        if self.places is not None:
+            size = torch.Size(self.shape).numel()
+            values = values.new_zeros(size).index_copy(0, self.places, values)
+        return values.reshape(self.shape)
+
+
+def linear_log_probs(
+    given: tuple[Tensor, ...],
+    targets: Tensor,
+    *,
+    mask: Tensor | None,
+    temperature: float | Tensor,
+    softcap: float | None,
+    logit_scale: float,
+    entropy: bool,
+    batch_invariant: bool,
+    check: bool,
+    memory_budget: int | None,
+    mode: str,
+) -> tuple[Tensor, Tensor | None]:
+    """See `apportion.token_log_probs`, which calls it."""
+    linear = checked(
+        given,
+        targets,
+        mask=mask,
+        temperature=temperature,
+        softcap=softcap,
+        logit_scale=logit_scale,
+        batch_invariant=batch_invariant,
+        check=check,
+        memory_budget=memory_budget,
+    )
+    frozen = is_frozen(mode, linear.hidden, linear.head)
+    log_probs, entropies = log_probs_and_entropy(
+        linear.hidden, linear.head, linear.plan(), frozen, entropy
+    )
+    return linear.spread(log_probs), linear.spread(entropies) if entropy else None
+
+
+def is_frozen(mode: str, hidden: Tensor, head: Head) -> bool:
+    """Whether the gradient of the hidden states is computed in the forward pass."""
+    check_choice("mode", mode, MODES)
+    trained = head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad)
+    if mode == "frozen" and trained:
+        raise OptionError("mode: got 'frozen', expected 'auto' or 'recompute' for a trained head")
+    return mode != "recompute" and not trained and hidden.requires_grad and torch.is_grad_enabled()
+
+
+def checked(
+    given: tuple[Tensor, ...],
+    targets: Tensor,
+    *,
+    mask: Tensor | None,
+    temperature: float | Tensor,
+    softcap: float | None,
+    logit_scale: float,
+    batch_invariant: bool,
+    check: bool,
+    memory_budget: int | None,
+) -> Linear:
+    """Hidden states, head and rows of one call."""
+    hidden, weight, bias = _tensors(given)
+    rows = RowInputs(hidden.shape[:-1], hidden.device, len(weight))
+    place = (0, len(weight))
+    row = scaled(rows.row(targets, mask, temperature, softcap, place, batch_invariant), logit_scale)
+    if check and not torch.compiler.is_compiling():
+        rows.check_values(row)
+    budget = _budget(memory_budget, len(weight) * _logit_bytes(hidden))
+    flat, places = hidden.reshape(-1, hidden.shape[-1]), None
+    if row.mask is not None:
+        places = row.mask.reshape(-1).nonzero().squeeze(-1)
+        places = places if len(places) < len(flat) else None
+    if places is not None:
+        flat = flat[places]
+    head = Head(
+        weight,
+        bias,
+        _of(row.targets, places),
+        _of(row.temperature, places),
+        row.softcap,
+        batch_invariant,
+    )
+    return Linear(flat, head, places, rows.shape, budget)
+
+
+def _of(values: Any, places: Tensor | None) -> Any:
+    """What belongs to the tokens of the mask; numbers belong to all."""
+    if not isinstance(values, torch.Tensor):
+        return values
+    return values.reshape(-1) if places is None else values.reshape(-1)[places]
+
+
+def _tensors(given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Hidden states, weight and bias in one type, as autocast would have them."""
+    if len(given) not in (2, 3):
+        raise InputError(f"logits: got {len(given)} parts, expected (hidden, weight[, bias])")
+    names = ("hidden", "weight", "bias")
+    for name, tensor in zip(names, given, strict=False):
+        if tensor is None and name == "bias":
+            continue
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            got = getattr(tensor, "dtype", type(tensor).__name__)
+            raise DtypeError(f"{name}: got {got}, expected a tensor of floats")
+    parts: list[Tensor] = [_gathered(part) for part in given]
+    hidden, weight, bias = parts[0], parts[1], parts[2] if len(parts) == 3 else None
+    if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:
+        kind = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(kind), weight.to(kind)
+        bias = None if bias is None else bias.to(kind)
+    _check_shapes(hidden, weight, bias)
+    return hidden, weight, bias
+
+
+def _check_shapes(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if hidden.dim() not in (2, 3):
+        got = tuple(hidden.shape)
+        raise InputError(f"hidden: got shape {got}, expected (N, H) or (B, T, H)")
+    if weight.dim() != 2 or weight.shape[1] != hidden.shape[-1]:
+        got, expected = tuple(weight.shape), f"(vocabulary, {hidden.shape[-1]}) as hidden"
+        raise InputError(f"weight: got shape {got}, expected {expected}")
+    if bias is not None and tuple(bias.shape) != (len(weight),):
+        raise InputError(f"bias: got shape {tuple(bias.shape)}, expected ({len(weight)},)")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.device != hidden.device:
+            raise InputError(f"{name}: got device {tensor.device}, expected {hidden.device}")
+        if tensor is not None and tensor.dtype != hidden.dtype:
+            raise DtypeError(f"{name}: got {tensor.dtype}, expected {hidden.dtype} as hidden")
+
+
+def _gathered(tensor: Tensor) -> Tensor:
+    """A sharded parameter of FSDP2 as a whole; its gradient is sharded again."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _logit_bytes(hidden: Tensor) -> int:
+    """Of one logit; on a GPU half-precision gradients stand beside float32 logits."""
+    if hidden.dtype == torch.float64:
+        return 8
+    return 6 if hidden.is_cuda and hidden.dtype != torch.float32 else 4
+
+
+def _budget(given: int | None, row: int) -> int:
+    if given is None:
+        return max(MEMORY_BUDGET, row)
+    if isinstance(given, bool) or not isinstance(given, int) or given < row:
+        raise OptionError(
+            f"memory_budget: got {given!r}, expected at least {row} bytes, the logits of a token"
+        )
+    return given
