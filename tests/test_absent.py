@@ -86,5 +86,5 @@ def test_ragged_and_step_rows() -> None:
 
 
 def test_raise_is_the_default() -> None:
-    with pytest.raises(ap.InputError, match=r"values\[1\]: got NaN"):
+    with pytest.raises(ap.InputError, match=r"values\[0, 1\]: got NaN"):
         _ = gae(spoiled((0, 1))).advantages

@@ -6,20 +6,23 @@
         search.expand(leaves, values=values, priors=priors)
 
 The engine knows nodes by number; what a node stands for (a text, a state) is kept by
-the caller under `(tree, node)`. Depends on `arrays`, `errors`, `timeline` and the
-core.
+the caller under `(tree, node)`. Depends on `answers`, `searching`, `timeline`, `errors`
+and the core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apportion import _core
-from apportion.arrays import Array, floats, integers, to_numpy
+from apportion import _core, searching
+from apportion.answers import encode
+from apportion.arrays import Array, integers
 from apportion.errors import InputError, OptionError
 from apportion.threads import get_num_threads
 from apportion.timeline import Timeline
@@ -27,14 +30,19 @@ from apportion.timeline import Timeline
 if TYPE_CHECKING:
     from apportion.trees.data import Texts
 
+KINDS = ("expand", "value", "rollout", "verify", "probe", "partial")
+"""What a request asks for, by its number in `Leaves.kind`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Leaves:
-    """Nodes to be evaluated, one row each.
+    """Requests, one row each: nodes and what is to be found out about them.
 
     `ticket` is what the answer is given under; `tree` and `node` say where the leaf is,
     `parent` and `action` (which child of its parent; both -1 at a root) how it is
-    reached, `depth` its distance from the root.
+    reached, `depth` its distance from the root. `kind` is the number in `KINDS` of what
+    is asked, `want` how many children or rollouts (0: as many as the evaluator likes),
+    `length` the most tokens of each (0: no limit).
     """
 
     ticket: Array
@@ -43,23 +51,37 @@ class Leaves:
     parent: Array
     action: Array
     depth: Array
+    kind: Array
+    want: Array
+    length: Array
     _forest: Any
 
     def __len__(self) -> int:
-        """Number of leaves."""
+        """Number of requests."""
         return len(self.ticket)
 
     def __getitem__(self, rows: Any) -> Leaves:
-        """Some of the leaves: a slice, a mask or indices."""
+        """Some of the requests: a slice, a mask or indices."""
         rows = np.atleast_1d(np.arange(len(self))[rows])
-        names = ("ticket", "tree", "node", "parent", "action", "depth")
-        return Leaves(**{n: getattr(self, n)[rows] for n in names}, _forest=self._forest)
+        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self)[:-1]}
+        return Leaves(**columns, _forest=self._forest)
+
+    def of(self, kind: str) -> Leaves:
+        """The requests of one kind."""
+        if kind not in KINDS:
+            raise InputError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
+        return self[self.kind == KINDS.index(kind)]
 
     def paths(self) -> Iterator[tuple[int, Array]]:
-        """For each leaf its tree and the nodes from the root to it."""
+        """For each request its tree and the nodes from the root to it."""
         flat, offsets = self._forest.paths(self.tree, self.node)
         for tree, start, end in zip(self.tree, offsets[:-1], offsets[1:], strict=True):
             yield int(tree), flat[start:end]
+
+    def tokens(self) -> tuple[Array, Array]:
+        """Tokens from the root to each node, one after the other, and `(n + 1,)` offsets."""
+        flat, offsets = self._forest.path_tokens(self.tree, self.node)
+        return flat, offsets
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +91,9 @@ class Nodes:
     Tree `t` has rows `offsets[t]` to `offsets[t + 1]`; `parent` and `first_child` count
     from the tree's first row and are -1 where there is none. `q` is the mean return of
     the edge into a node as its parent compares it, `value` the node's own mean.
+    `variance` is the unbiased one of the edge's returns: infinite with fewer than two
+    visits, or where the search does not keep it. `state` is the node itself, or the equal
+    one that it was merged into.
     """
 
     offsets: Array
@@ -82,8 +107,27 @@ class Nodes:
     raw_value: Array
     reward: Array
     prior: Array
+    variance: Array
+    terminal: Array
+    closed: Array
     proven: Array
     failures: Array
+    state: Array
+
+
+@dataclass(frozen=True, eq=False)
+class SearchRollouts:
+    """All rollouts of a search, tree after tree, one row each.
+
+    Tree `t` has rows `offsets[t]` to `offsets[t + 1]`. `node` is where a rollout began,
+    `reward` what it earned; its tokens are `tokens[token_offsets[i]:token_offsets[i + 1]]`.
+    """
+
+    offsets: Array
+    node: Array
+    reward: Array
+    tokens: Array
+    token_offsets: Array
 
 
 class Search:
@@ -91,19 +135,44 @@ class Search:
 
     Args:
         num_roots: number of trees.
-        max_nodes: nodes a tree may have, unvisited children among them. An expansion
-            that does not fit is dropped and ends its tree.
+        max_nodes: nodes a tree may have, unvisited children among them.
         rule: how children are chosen, one of `search_rules()`.
         num_simulations: leaves a tree may visit after its root; default `max_nodes`.
         max_depth: depth at which nodes get no children.
+        max_tokens: tokens that a tree may hold, of edges and rollouts.
+        max_rollouts: rollouts that a tree may hold.
+        max_requests: requests that a tree may hand out.
+        max_seconds: time after the first request, of the whole search.
+        on_limit: what an answer does that goes beyond nodes, depth, tokens or rollouts:
+            with `"stop"` the children that do not fit are dropped and the tree is not
+            searched further (at `max_depth` the node just has none), with `"error"` it is
+            refused.
+        deadline: seconds after which a request counts as failed.
         gamma: discount of a child's value; -1 for two players in turns.
         seed: key of all randomness.
         virtual_loss: loss that a leaf in flight is counted as; `None` counts its visit
             in the exploration term alone.
+        tell_order: with `"ticket"` a tree asks in rounds and takes a round's answers in
+            the order in which they were asked for, so that results do not depend on when
+            answers come; with `"arrival"` it takes them as they come.
         root_visit: what a root's own evaluation counts as: a visit with its `"value"`,
             a visit of `"zero"`, or `"none"`.
+        root_noise: `(fraction, alpha)`: Dirichlet noise in a root's priors.
+        widening: `(factor, power)`: a node with `n` visits is asked for more children
+            while it has fewer than `factor * n**power`.
+        merge: equal states share one evaluation and one set of children; equal are those
+            of equal `keys` or, without keys, of equal tokens from the root.
+        variance: keep each edge's variance.
         solve: best value there is; given, nodes are proven from terminal ones.
+        close_terminal: terminal nodes are visited once, and nodes of which no child is
+            left not any more.
         max_failures: failed evaluations after which a node is given up.
+        stop_after: simulations of a tree before which the following are not looked at.
+        stop_gap: stop when a root's best child leads the second by so much.
+        stop_width: stop when the 95 % interval of a root's value is at most so wide.
+        stop_value: stop at a terminal node or rollout of at least this value.
+        stop_positives: stop at so many terminal nodes and rollouts of positive value.
+        stop_negatives: the same of negative value; with `stop_positives`, at both.
         **options: options of the rule, such as `c_puct`.
 
     Raises:
@@ -118,12 +187,30 @@ class Search:
         rule: str = "puct",
         num_simulations: int | None = None,
         max_depth: int | None = None,
+        max_tokens: int | None = None,
+        max_rollouts: int | None = None,
+        max_requests: int | None = None,
+        max_seconds: float | None = None,
+        on_limit: str = "stop",
+        deadline: float | None = None,
         gamma: float = 1.0,
         seed: int = 0,
         virtual_loss: float | None = None,
+        tell_order: str = "ticket",
         root_visit: str = "value",
+        root_noise: tuple[float, float] | None = None,
+        widening: tuple[float, float] | None = None,
+        merge: bool = False,
+        variance: bool = False,
         solve: float | None = None,
+        close_terminal: bool = False,
         max_failures: int = 3,
+        stop_after: int = 0,
+        stop_gap: float | None = None,
+        stop_width: float | None = None,
+        stop_value: float | None = None,
+        stop_positives: int | None = None,
+        stop_negatives: int | None = None,
         **options: Any,
     ) -> None:
         """A forest of `num_roots` unevaluated roots."""
@@ -131,82 +218,163 @@ class Search:
             "num_roots": num_roots,
             "max_nodes": max_nodes,
             "num_simulations": max_nodes if num_simulations is None else num_simulations,
-            "max_depth": 2**32 - 1 if max_depth is None else max_depth,
+            "max_depth": max_depth,
+            "max_tokens": max_tokens,
+            "max_rollouts": max_rollouts,
+            "max_requests": max_requests,
+            "on_limit": on_limit,
             "gamma": gamma,
             "seed": seed,
             "virtual_loss": virtual_loss,
+            "tell_order": tell_order,
             "root_visit": root_visit,
+            "root_noise": root_noise,
+            "widening": widening,
+            "merge": merge,
+            "variance": variance,
             "solve": solve,
+            "close_terminal": close_terminal,
             "max_failures": max_failures,
+            "stop_after": stop_after,
+            "stop_gap": stop_gap,
+            "stop_width": stop_width,
+            "stop_value": stop_value,
+            "stop_positives": stop_positives,
+            "stop_negatives": stop_negatives,
         }
+        self.deadline = _seconds("deadline", deadline)
+        self.max_seconds = _seconds("max_seconds", max_seconds)
         self._forest = _core.Forest(rule, options, limits)
         self._timeline = Timeline()
+        self.num_roots: int = num_roots
+        self.num_simulations: int = limits["num_simulations"]  # type: ignore[assignment]
+        self._started: float | None = None
+        self._asked: deque[tuple[float, Array]] = deque()  # when, and which tickets
 
-    def select(self, batch_size: int, *, per_tree: int | None = None) -> Leaves:
-        """Up to `batch_size` leaves across all trees, up to `per_tree` of one.
+    def select(
+        self, batch_size: int, *, per_tree: int | None = None, order: str = "priority"
+    ) -> Leaves:
+        """Up to `batch_size` requests across all trees; no tree has more than `per_tree`
+        of them under way.
 
         Empty when every budget is spent, or when what could be asked waits for answers.
-        By default trees get even shares of the batch.
+
+        Args:
+            batch_size: requests at most.
+            per_tree: default: an even share of the batch for each tree, at least 1.
+            order: of the rows: `"priority"`, as the trees chose them, or `"prefix"`,
+                depth first by tree and path, so that neighbours share the longest
+                prefixes.
         """
         size = _count("batch_size", batch_size)
         share = 0 if per_tree is None else _count("per_tree", per_tree)
-        found = self._forest.select(size, share, get_num_threads())
-        return Leaves(**found, _forest=self._forest)
+        if self._is_over():
+            size = 0
+        found = self._forest.select(size, share, order, get_num_threads())
+        leaves = Leaves(**found, _forest=self._forest)
+        if self.deadline is not None and leaves:
+            self._asked.append((time.monotonic(), leaves.ticket))
+        return leaves
+
+    def _is_over(self) -> bool:
+        """Whether time is up; requests past the deadline fail here."""
+        now = time.monotonic()
+        self._started = now if self._started is None else self._started
+        while self.deadline and self._asked and now - self._asked[0][0] >= self.deadline:
+            tickets = self._asked.popleft()[1]
+            late = tickets[self._forest.is_waiting(tickets)]
+            self._forest.fail(late)
+            self._timeline.note(failed=len(late))
+        return self.max_seconds is not None and now - self._started >= self.max_seconds
 
     def expand(
         self,
         leaves: Leaves | Any,
         *,
-        values: Any,
+        values: Any = None,
         priors: Any = None,
         children: Any = None,
         masked: Any = None,
         rewards: Any = None,
         terminal: Any = None,
+        tokens: Any = None,
+        keys: Any = None,
+        child_values: Any = None,
+        child_terminal: Any = None,
+        rollouts: Any = None,
+        rollout_tokens: Any = None,
+        on_error: str = "raise",
     ) -> None:
         """Give answers, in any order; refused as a whole if one does not fit.
 
+        Rows of children are `(n, A)` arrays, or `n` rows of any lengths; all of them agree
+        on the numbers of children.
+
         Args:
-            leaves: leaves from `select`, or their tickets.
-            values: `(n,)` values, from the side of whoever moves at the leaf.
-            priors: `(n, A)` priors of children, or `n` rows of any lengths.
+            leaves: requests from `select`, or their tickets.
+            values: `(n,)` values, from the side of whoever moves at the leaf; without
+                them a leaf is worth the mean of its rollouts.
+            priors: rows of children's priors.
             children: `(n,)` numbers of children, or one number, for equal priors. Without
-                priors and children a leaf gets no children.
-            masked: as `priors`, true for children that are no choice: they are there, but
-                never entered.
+                any column of children a leaf gets no children.
+            masked: rows, true for children that are no choice: they are there, but never
+                entered.
             rewards: `(n,)` rewards of the edges into the leaves; default 0.
             terminal: `(n,)` whether leaves are ends, whose value is exact.
+            tokens: for each leaf, for each child, the tokens of its edge.
+            keys: rows of integers that name children's states; see `merge`.
+            child_values: rows of children's values, where they are known already.
+            child_terminal: rows, true for children that are ends worth `child_values`.
+            rollouts: `n` rows: what each rollout from the leaf earned.
+            rollout_tokens: for each leaf, for each rollout, its tokens.
+            on_error: what an answer does that has a number which is not finite, or a
+                prior below 0: `"raise"` refuses all, `"fail"` counts that leaf as failed.
 
         Raises:
-            InputError: an unknown or repeated ticket, a wrong length, a value that is
-                not finite; names the argument and the index.
+            InputError: an unknown, repeated or late ticket, a wrong length, a value that
+                is not finite; names the argument and the index.
         """
         tickets = _tickets(leaves)
-        counts, flat = _children(len(tickets), priors, children)
-        self._forest.expand(
-            tickets,
-            _vector("values", values),
-            counts,
-            flat,
-            None if masked is None else _flags("masked", _rows("masked", masked)[1]),
-            None if rewards is None else _vector("rewards", rewards),
-            None if terminal is None else _flags("terminal", terminal),
-        )
+        searching.check_on_error("expand", on_error)
+        given = {
+            "values": values,
+            "priors": priors,
+            "masked": masked,
+            "rewards": rewards,
+            "terminal": terminal,
+            "tokens": tokens,
+            "keys": keys,
+            "child_values": child_values,
+            "child_terminal": child_terminal,
+            "rollouts": rollouts,
+            "rollout_tokens": rollout_tokens,
+        }
+        counts, columns = encode(len(tickets), children, given)
+        self._forest.expand(tickets, counts, columns, on_error == "fail")
         self._timeline.note(answered=len(tickets), nodes=int(counts.sum()))
 
     def fail(self, leaves: Leaves | Any) -> None:
-        """Give leaves back without an answer: no visit is counted, they may be asked again."""
+        """Give requests back as failed: no visit is counted, they may be asked again.
+
+        A node that failed `max_failures` times is given up.
+        """
         tickets = _tickets(leaves)
         self._forest.fail(tickets)
         self._timeline.note(failed=len(tickets))
 
+    def cancel(self, leaves: Leaves | Any) -> None:
+        """Give requests back as if they had never been handed out."""
+        self._forest.cancel(_tickets(leaves))
+
     def run(
         self,
-        evaluate: Callable[[Leaves], Mapping[str, Any]],
+        evaluate: Callable[[Leaves], searching.Answer],
         *,
         batch_size: int = 256,
         per_tree: int | None = None,
+        order: str = "priority",
         on_error: str = "raise",
+        progress: bool = False,
     ) -> None:
         """Search until the budgets are spent.
 
@@ -214,18 +382,45 @@ class Search:
             evaluate: takes leaves, returns the keyword arguments of `expand`.
             batch_size: leaves asked for at once.
             per_tree: as in `select`.
-            on_error: what an exception of `evaluate` does: `"raise"` gives the leaves back
-                and raises it, `"fail"` gives them back and goes on.
+            order: as in `select`.
+            on_error: what an exception of `evaluate`, or an answer that cannot be taken,
+                does: `"raise"` counts the leaves as failed and raises it, `"fail"` counts
+                them as failed and goes on.
+            progress: show a bar on stderr.
         """
-        if on_error not in ("raise", "fail"):
-            raise OptionError(f"run: option on_error: got {on_error!r}, expected 'raise' or 'fail'")
-        while leaves := self.select(batch_size, per_tree=per_tree):
-            try:
-                self.expand(leaves, **evaluate(leaves))
-            except Exception:
-                self.fail(leaves)
-                if on_error == "raise":
-                    raise
+        searching.check_on_error("run", on_error)
+        select = {"batch_size": batch_size, "per_tree": per_tree, "order": order}
+        searching.run(self, evaluate, select, on_error, progress)
+
+    async def arun(
+        self,
+        evaluate: Callable[[Leaves], Awaitable[searching.Answer]],
+        *,
+        concurrency: int = 8,
+        batch_size: int = 32,
+        per_tree: int | None = None,
+        order: str = "priority",
+        on_error: str = "raise",
+        progress: bool = False,
+    ) -> None:
+        """Search until the budgets are spent, with several evaluations under way.
+
+        An evaluation that takes longer than `deadline` is cancelled, its leaves count as
+        failed, and the search goes on.
+
+        Args:
+            evaluate: as in `run`, but a coroutine function.
+            concurrency: evaluations under way at once.
+            batch_size: leaves of each.
+            per_tree: as in `select`.
+            order: as in `select`.
+            on_error: as in `run`.
+            progress: show a bar on stderr.
+        """
+        searching.check_on_error("arun", on_error)
+        count = _count("concurrency", concurrency)
+        select = {"batch_size": batch_size, "per_tree": per_tree, "order": order}
+        await searching.arun(self, evaluate, select, count, on_error, progress)
 
     @property
     def in_flight(self) -> int:
@@ -236,6 +431,16 @@ class Search:
     def simulations(self) -> Array:
         """`(num_roots,)` simulations finished."""
         return self._forest.simulations()
+
+    @property
+    def requests(self) -> Array:
+        """`(num_roots,)` requests handed out."""
+        return self._forest.requests()
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Memory in use: of nodes, and of tokens and rollouts."""
+        return self._forest.bytes()
 
     def nodes(self) -> Nodes:
         """Every node's statistics."""
@@ -263,6 +468,15 @@ class Search:
         from apportion.trees import Trees
 
         return Trees.from_search(self, texts).to_html(path, title=title)
+
+    def tokens(self) -> tuple[Array, Array]:
+        """Tokens of the edge into each node, one after the other, and `(nodes + 1,)`
+        offsets, in the order of `nodes()`."""
+        return self._forest.tokens()
+
+    def rollouts(self) -> SearchRollouts:
+        """Every rollout."""
+        return SearchRollouts(**self._forest.rollouts())
 
     def child_values(self, tree: int, node: int, *, how: str = "mean") -> Array:
         """Values of a node's children, in order.
@@ -296,45 +510,10 @@ def _tickets(leaves: Leaves | Any) -> Array:
     return tickets
 
 
-def _vector(name: str, values: Any) -> Array:
-    array = floats(name, values).astype(np.float64, copy=False)
-    if array.ndim != 1:
-        raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
-    return array
-
-
-def _flags(name: str, values: Any) -> Array:
-    array = to_numpy(name, values)
-    if array.ndim != 1 or (array.size and not np.isin(array, (0, 1)).all()):
-        raise InputError(f"{name}: expected one dimension of booleans")
-    return np.ascontiguousarray(array, dtype=np.bool_)
-
-
-def _children(count: int, priors: Any, children: Any) -> tuple[Array, Array | None]:
-    """Numbers of children and their priors, flat."""
-    if priors is not None and children is not None:
-        raise InputError("children: give it or priors, not both")
-    if priors is not None:
-        return _rows("priors", priors)
-    if children is None:
-        return np.zeros(count, dtype=np.int64), None
-    counts = integers("children", children)
-    counts = np.full(count, counts) if counts.ndim == 0 else counts
-    if counts.ndim != 1 or (counts < 0).any():
-        raise InputError("children: expected one dimension of integers of at least 0")
-    return counts, None
-
-
-def _rows(name: str, values: Any) -> tuple[Array, Array]:
-    """Lengths of rows and the rows one after the other, of a table or a list of rows."""
-    if not isinstance(values, Sequence):
-        table = floats(name, values).astype(np.float64, copy=False)
-        if table.ndim != 2:
-            raise InputError(f"{name}: got shape {table.shape}, expected (leaves, children)")
-        return np.full(len(table), table.shape[1], dtype=np.int64), table.reshape(-1)
-    rows = [_vector(f"{name}[{i}]", row) for i, row in enumerate(values)]
-    flat = np.concatenate(rows) if rows else np.zeros(0)
-    return np.array([len(row) for row in rows], dtype=np.int64), flat
+def _seconds(name: str, value: Any) -> float | None:
+    if value is None or (isinstance(value, int | float) and 0 < value < float("inf")):
+        return value
+    raise OptionError(f"search: option {name}: got {value!r}, expected seconds above 0, or None")
 
 
 def considered_visits(considered: int, simulations: int) -> Array:

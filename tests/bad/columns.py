@@ -77,7 +77,7 @@ def columns() -> Iterator[Bad]:
         "flat": (np.zeros(4), ("got shape (4,)", "(rows, functions)")),
         "no functions": (np.zeros((4, 0)), ("got shape (4, 0)", "(rows, functions)")),
         "a row too few": (np.zeros((3, 2)), ("got 3 values", "expected 4")),
-        "infinite": (at(np.zeros((4, 2)), (3, 1), INF), ("[7]: got inf", "finite")),
+        "infinite": (at(np.zeros((4, 2)), (3, 1), INF), ("[3, 1]: got inf", "finite")),
     }
     for what, (value, says) in matrices.items():
         call = partial(gdpo, reward_matrix=value)

@@ -31,10 +31,10 @@ from bad.base import (
 def masks() -> Iterator[Bad]:
     for value in (2, -1, 255):
         call = partial(read, "advantages", grpo, np.where(MASK, value, 0))
-        yield Bad(f"mask of {value}", call, ap.InputError, ("mask[0]", str(value), "0 or 1"))
+        yield Bad(f"mask of {value}", call, ap.InputError, ("mask[0, 0]", str(value), "0 or 1"))
     for value in (NAN, INF, 0.5):
         call = partial(read, "advantages", grpo, at(MASK, (2, 1), value))
-        yield Bad(f"mask of {value}", call, ap.InputError, ("mask[9]", "0 or 1"))
+        yield Bad(f"mask of {value}", call, ap.InputError, ("mask[2, 1]", "0 or 1"))
     shapes = [((4,), "(4,)"), ((4, 4, 1), "(4, 4, 1)"), ((), "()")]
     for shape, shown in shapes:
         call = partial(grpo, np.ones(shape))
@@ -108,7 +108,7 @@ def rewards() -> Iterator[Bad]:
         yield Bad(f"{value} reward", call, ap.InputError, ("outcome_rewards[2]: got", "NaN for an"))
         call = partial(gae, token_rewards=at(TOKENS, (3, 1), value))
         yield Bad(
-            f"{value} token reward", call, ap.InputError, ("token_rewards[13]: got", "finite")
+            f"{value} token reward", call, ap.InputError, ("token_rewards[3, 1]: got", "finite")
         )
         turns = [TURNS[0], [value], *TURNS[2:]]
         call = partial(gigpo, turn_rewards=turns)
@@ -118,10 +118,10 @@ def rewards() -> Iterator[Bad]:
         "turn_rewards[3]": lambda: gigpo(
             turn_rewards=[*TURNS[:2], [NAN], TURNS[3]], nan_rewards="raise"
         ),
-        "token_rewards[13]": lambda: gae(
+        "token_rewards[3, 1]": lambda: gae(
             token_rewards=at(TOKENS, (3, 1), NAN), nan_rewards="raise"
         ),
-        "reward_matrix[2]": lambda: grpo(
+        "reward_matrix[1, 0]": lambda: grpo(
             outcome_rewards=None,
             reward_matrix=at(np.zeros((4, 2)), (1, 0), NAN),
             nan_rewards="raise",
@@ -133,7 +133,7 @@ def rewards() -> Iterator[Bad]:
         )
     for value in (NAN, INF):
         call = partial(gae, values=at(TOKENS, (0, 3), value))
-        yield Bad(f"{value} in values", call, ap.InputError, ("values[3]: got", "a finite number"))
+        yield Bad(f"{value} in values", call, ap.InputError, ("values[0, 3]: got", "a finite number"))
     for policy in ("ignore", "", None, 1, ["mask"]):
         call = partial(grpo, nan_rewards=policy)
         yield Bad(
@@ -149,7 +149,7 @@ def rewards() -> Iterator[Bad]:
         "infinity, whatever NaN means",
         partial(gae, values=at(TOKENS, (0, 1), INF), nan_values="zero"),
         ap.InputError,
-        ("values[1]: got inf", "a finite number"),
+        ("values[0, 1]: got inf", "a finite number"),
     )
 
 

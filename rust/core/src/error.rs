@@ -88,6 +88,19 @@ pub enum Error {
         /// What would have been accepted.
         expected: String,
     },
+    /// A value that is not allowed, in an array of two dimensions.
+    Cell {
+        /// The argument.
+        argument: String,
+        /// Its row.
+        row: usize,
+        /// Its place in the row.
+        column: usize,
+        /// The value found, printed.
+        got: String,
+        /// What would have been accepted.
+        expected: String,
+    },
     /// A group has fewer members than the method needs.
     GroupTooSmall {
         /// The method.
@@ -158,6 +171,9 @@ impl fmt::Display for Error {
             }
             Self::Value { argument, index, got, expected } => {
                 write!(f, "{argument}[{index}]: got {got}, expected {expected}")
+            }
+            Self::Cell { argument, row, column, got, expected } => {
+                write!(f, "{argument}[{row}, {column}]: got {got}, expected {expected}")
             }
             Self::GroupTooSmall { method, trajectory, got, expected } => write!(
                 f,

@@ -2,14 +2,20 @@
 //!
 //! Ids are hashed, and bytes are compared inside a bucket, so that two ids are
 //! in one group only if they are equal, whatever an opponent writes into them.
-//! May depend on `column` alone.
+//! May depend on `column`, `error` and `exec`.
 
 use std::hash::{BuildHasher, Hash};
+use std::ops::Range;
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use crate::column::Keys;
+use crate::error::Result;
+use crate::exec::{Exec, split};
+
+/// Keys between two looks at whether to stop; they may be long.
+const KEYS_AT_A_TIME: usize = 1 << 14;
 
 /// A partition of `0..len` into dense groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,33 +27,31 @@ pub struct Groups {
 
 impl Groups {
     /// Groups equal keys.
-    pub fn from_keys(keys: &Keys<'_>) -> Self {
+    pub fn from_keys(keys: &Keys<'_>, exec: &Exec<'_>) -> Result<Self> {
+        fn found<K: Hash + Eq>(
+            len: usize,
+            key: impl Fn(usize) -> K,
+            exec: &Exec<'_>,
+        ) -> Result<Groups> {
+            let mut numbers = Numbers::default();
+            for items in split(len, KEYS_AT_A_TIME) {
+                exec.check()?;
+                numbers.give(items, &key);
+            }
+            Ok(numbers.groups())
+        }
         match keys {
-            Keys::Ints(v) => Self::by(v.len(), |i| v[i]),
-            Keys::Texts(v) => Self::by(v.len(), |i| v[i].as_bytes()),
-            Keys::Bytes(v) => Self::by(v.len(), |i| v[i]),
+            Keys::Ints(v) => found(v.len(), |i| v[i], exec),
+            Keys::Texts(v) => found(v.len(), |i| v[i].as_bytes(), exec),
+            Keys::Bytes(v) => found(v.len(), |i| v[i], exec),
         }
     }
 
-    /// Groups items whose key is equal; composite keys are tuples.
+    /// Groups items whose key, a small one, is equal; composite keys are tuples.
     pub fn by<K: Hash + Eq>(len: usize, key: impl Fn(usize) -> K) -> Self {
-        let hasher = Xxh3DefaultBuilder;
-        let mut seen: HashTable<(u64, usize, u32)> = HashTable::new();
-        let mut ids = Vec::with_capacity(len);
-        for item in 0..len {
-            let own = key(item);
-            let hash = hasher.hash_one(&own);
-            let known = seen
-                .find(hash, |&(other, first, _)| other == hash && key(first) == own)
-                .map(|&(.., id)| id);
-            let id = known.unwrap_or_else(|| {
-                let id = seen.len() as u32;
-                seen.insert_unique(hash, (hash, item, id), |&(other, ..)| other);
-                id
-            });
-            ids.push(id);
-        }
-        Self::from_dense(ids, seen.len())
+        let mut numbers = Numbers::default();
+        numbers.give(0..len, &key);
+        numbers.groups()
     }
 
     /// Takes ids that are already dense numbers below `count`.
@@ -104,13 +108,47 @@ impl Groups {
     }
 }
 
+/// Dense numbers for keys, by first appearance.
+#[derive(Default)]
+struct Numbers {
+    /// Hash, first item and number of each distinct key.
+    seen: HashTable<(u64, usize, u32)>,
+    ids: Vec<u32>,
+}
+
+impl Numbers {
+    fn give<K: Hash + Eq>(&mut self, items: Range<usize>, key: &impl Fn(usize) -> K) {
+        let Self { seen, ids } = self;
+        ids.reserve(items.len());
+        for item in items {
+            let own = key(item);
+            let hash = Xxh3DefaultBuilder.hash_one(&own);
+            let known = seen
+                .find(hash, |&(other, first, _)| other == hash && key(first) == own)
+                .map(|&(.., id)| id);
+            let id = known.unwrap_or_else(|| {
+                let id = seen.len() as u32;
+                seen.insert_unique(hash, (hash, item, id), |&(other, ..)| other);
+                id
+            });
+            ids.push(id);
+        }
+    }
+
+    fn groups(self) -> Groups {
+        Groups::from_dense(self.ids, self.seen.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn groups_are_numbered_by_first_appearance() {
-        let groups = Groups::from_keys(&Keys::Texts(vec!["b", "a", "b", "", "a"]));
+        let groups =
+            Groups::from_keys(&Keys::Texts(vec!["b", "a", "b", "", "a"]), &Exec::default())
+                .unwrap();
         assert_eq!(groups.ids(), [0, 1, 0, 2, 1]);
         assert_eq!(groups.iter().collect::<Vec<_>>(), [&[0, 2][..], &[1, 4], &[3]]);
     }
@@ -120,7 +158,10 @@ mod tests {
         let (a, b) = ([1, 1, 2], ["x", "y", "x"]);
         assert_eq!(Groups::by(3, |i| (a[i], b[i])).count(), 3);
         assert_eq!(Groups::by(3, |i| b[i]).ids(), [0, 1, 0]);
-        assert_eq!(Groups::from_keys(&Keys::Ints(vec![].into())).count(), 0);
+        assert_eq!(
+            Groups::from_keys(&Keys::Ints(vec![].into()), &Exec::default()).unwrap().count(),
+            0
+        );
         assert_eq!(Groups::one(0).count(), 0);
     }
 }

@@ -64,6 +64,14 @@ impl<'a> Offsets<'a> {
         }
     }
 
+    /// Tokens in a row, where all rows have the same by construction.
+    pub fn width(&self) -> Option<usize> {
+        match self.0 {
+            Form::Even { width, .. } => Some(width),
+            Form::Listed(_) => None,
+        }
+    }
+
     /// Length of the flat array.
     pub fn total(&self) -> usize {
         self.start(self.rows())

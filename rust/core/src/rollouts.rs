@@ -69,7 +69,7 @@ impl<'a> Rollouts<'a> {
             }
         }
         if mask.len() != rows.total() {
-            return Err(length("loss_mask", mask.len(), rows.total(), Level::Token.plural()));
+            return Err(length("mask", mask.len(), rows.total(), Level::Token.plural()));
         }
         Ok(Self {
             rows,
@@ -157,6 +157,24 @@ impl<'a> Rollouts<'a> {
         }
     }
 
+    /// An error's index as row and column where the argument came in as such.
+    pub fn placed(&self, error: Error) -> Error {
+        let Error::Value { argument, index, got, expected } = error else { return error };
+        let padded = self.rows.width().filter(|&width| width > 1);
+        let width = match self.columns.get(&argument) {
+            Some(Column::Matrix { width, .. }) => Some(*width),
+            Some(Column::Floats(values)) if values.len() == self.rows.total() => padded,
+            None if argument == "mask" => padded,
+            _ => None,
+        };
+        match width {
+            Some(width) => {
+                Error::Cell { argument, row: index / width, column: index % width, got, expected }
+            }
+            None => Error::Value { argument, index, got, expected },
+        }
+    }
+
     /// The row that holds each turn's value (step rows), or the turn itself.
     pub fn turn_places(&self) -> Option<&[usize]> {
         self.steps.as_ref().map(|s| &s.rows[..])
@@ -205,8 +223,8 @@ impl<'a> Rollouts<'a> {
         }
         let keys = self.keys(&GROUP_IDS)?;
         let groups = match &self.steps {
-            None => Groups::from_keys(keys),
-            Some(_) => Groups::from_keys(&keys.pick(&self.last_rows())),
+            None => Groups::from_keys(keys, self.exec)?,
+            Some(_) => Groups::from_keys(&keys.pick(&self.last_rows()), self.exec)?,
         };
         Ok(self.groups.get_or_init(|| groups))
     }

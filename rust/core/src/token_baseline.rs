@@ -55,7 +55,7 @@ where
     Floats<'static>: From<Vec<T>>,
 {
     let rows = rollouts.rows();
-    let groups = Groups::from_keys(rollouts.keys(&GROUP_IDS)?);
+    let groups = Groups::from_keys(rollouts.keys(&GROUP_IDS)?, rollouts.exec())?;
     let weights = rollouts.has(&ROLLOUT_IS_WEIGHTS).then_some(&ROLLOUT_IS_WEIGHTS);
     let batch = Batch {
         rollouts,

@@ -4,24 +4,14 @@
 
 use apportion_core::error::Error;
 use apportion_core::exec::Exec;
-use apportion_core::tree::arena::{ROOT, Tree};
+use apportion_core::tree::arena::{Keeps, ROOT, Tree};
 use apportion_core::tree::random::Draw;
 use apportion_core::tree::rules::{self, RULES};
-use apportion_core::tree::search::{Answers, Forest, Leaf, Limits, RootVisit};
+use apportion_core::tree::search::{Answers, Forest, Leaf, Limits, Order};
 use proptest::prelude::*;
 
 fn limits(simulations: u64) -> Limits {
-    Limits {
-        max_nodes: 1 << 20,
-        simulations,
-        max_depth: u32::MAX,
-        max_failures: 2,
-        gamma: 0.9,
-        root_visit: RootVisit::Value,
-        solve: None,
-        seed: 7,
-        virtual_loss: None,
-    }
+    Limits { simulations, max_failures: 2, gamma: 0.9, seed: 7, ..Limits::default() }
 }
 
 fn forest(rule: &str, roots: usize, limits: Limits) -> Forest {
@@ -30,19 +20,20 @@ fn forest(rule: &str, roots: usize, limits: Limits) -> Forest {
 
 /// An answer that depends on nothing but the leaf.
 fn tell(forest: &mut Forest, leaves: &[Leaf], width: usize) -> Result<(), Error> {
-    let draw = |l: &Leaf, what| Draw::new(1, l.tree as usize, l.node, what).uniform(0);
+    let draw = |l: &Leaf, what| Draw::new(1, l.tree as usize, l.ask.node, what).uniform(0);
     let tickets: Vec<u64> = leaves.iter().map(|l| l.ticket).collect();
     let values: Vec<f64> = leaves.iter().map(|l| draw(l, "value")).collect();
     let terminal: Vec<bool> = leaves.iter().map(|l| draw(l, "end") < 0.1).collect();
-    forest.expand(&Answers {
-        tickets: &tickets,
-        values: &values,
-        rewards: None,
-        terminal: Some(&terminal),
-        children: &vec![width; leaves.len()],
-        priors: None,
-        masked: None,
-    })
+    forest.expand(
+        &Answers {
+            tickets: &tickets,
+            values: Some(&values),
+            terminal: Some(&terminal),
+            children: &vec![width; leaves.len()],
+            ..Answers::default()
+        },
+        false,
+    )
 }
 
 /// Own evaluations of a node: its visits less its children's.
@@ -56,7 +47,10 @@ fn conserved(forest: &Forest) {
         for node in 0..tree.len() as u32 {
             let own = own_visits(tree, node);
             assert_eq!(tree.hot[node as usize].in_flight(), 0, "a mark is left on node {node}");
-            assert!(tree.children(node).is_empty() || own == 1, "node {node}: {own} own visits");
+            assert!(
+                tree.children(node).next().is_none() || own == 1,
+                "node {node}: {own} own visits"
+            );
         }
         let root = u64::from(tree.hot[ROOT as usize].visits);
         assert!(root == tree.simulations + 1 || root == 0, "{root}, {}", tree.simulations);
@@ -79,7 +73,7 @@ proptest! {
         let mut forest = forest(RULES[rule].name, roots, limits);
         let mut held: Vec<Leaf> = Vec::new();
         for round in 0..4000_u64 {
-            let leaves = forest.select(6, 3, &Exec::default()).unwrap();
+            let leaves = forest.select(6, 3, Order::Priority, &Exec::default()).unwrap();
             if leaves.is_empty() && held.is_empty() {
                 break;
             }
@@ -102,7 +96,7 @@ proptest! {
 fn finished(rule: &str, threads: usize) -> Vec<Tree> {
     let mut forest = forest(rule, 100, limits(40));
     loop {
-        let leaves = forest.select(300, 0, &Exec::new(threads, None)).unwrap();
+        let leaves = forest.select(300, 0, Order::Priority, &Exec::new(threads, None)).unwrap();
         if leaves.is_empty() {
             return forest.trees().to_vec();
         }
@@ -128,9 +122,9 @@ fn threads_change_nothing() {
 
 #[test]
 fn a_chain_of_a_million_nodes_needs_no_stack() {
-    let mut tree = Tree::new(1.0);
+    let mut tree = Tree::new(1.0, Keeps::default());
     for node in 0..1_000_000 {
-        tree.expand(node, [1.0].into_iter()).unwrap();
+        tree.expand(node, [1.0].into_iter());
     }
     tree.mark(1_000_000);
     tree.unmark(1_000_000);
@@ -147,7 +141,7 @@ fn a_chain_of_a_million_nodes_needs_no_stack() {
 fn a_tree_stops_at_its_nodes() {
     let mut forest = forest("puct", 1, Limits { max_nodes: 10, ..limits(100) });
     loop {
-        let leaves = forest.select(1, 1, &Exec::default()).unwrap();
+        let leaves = forest.select(1, 1, Order::Priority, &Exec::default()).unwrap();
         if leaves.is_empty() {
             break;
         }
@@ -160,23 +154,20 @@ fn a_tree_stops_at_its_nodes() {
 #[test]
 fn wrong_answers_are_named_and_change_nothing() {
     let mut forest = forest("puct", 2, limits(10));
-    let leaves = forest.select(2, 1, &Exec::default()).unwrap();
+    let leaves = forest.select(2, 1, Order::Priority, &Exec::default()).unwrap();
     let tickets: Vec<u64> = leaves.iter().map(|l| l.ticket).collect();
     let good = Answers {
         tickets: &tickets,
-        values: &[0.0, 1.0],
-        rewards: None,
-        terminal: None,
+        values: Some(&[0.0, 1.0]),
         children: &[1, 2],
-        priors: None,
-        masked: None,
+        ..Answers::default()
     };
     let mut refuse = |answers: Answers<'_>, says: &str| {
-        let message = forest.expand(&answers).unwrap_err().to_string();
+        let message = forest.expand(&answers, false).unwrap_err().to_string();
         assert!(message.contains(says), "{message}");
     };
-    refuse(Answers { values: &[0.0, f64::NAN], ..good }, "values[1]: got NaN");
-    refuse(Answers { values: &[0.0], ..good }, "values: got 1 values, expected 2");
+    refuse(Answers { values: Some(&[0.0, f64::NAN]), ..good }, "values[1]: got NaN");
+    refuse(Answers { values: Some(&[0.0]), ..good }, "values: got 1 values, expected 2");
     refuse(Answers { priors: Some(&[1.0]), ..good }, "priors: got 1 values, expected 3");
     refuse(Answers { priors: Some(&[1.0, -1.0, 0.0]), ..good }, "priors[1]: got -1.0");
     refuse(Answers { rewards: Some(&[0.0, f64::INFINITY]), ..good }, "rewards[1]: got inf");
@@ -184,8 +175,8 @@ fn wrong_answers_are_named_and_change_nothing() {
     refuse(Answers { tickets: &[0, 0], ..good }, "tickets[1]: got 0 again");
     refuse(Answers { tickets: &[0, 9], ..good }, "tickets[1]: got unknown ticket 9");
     assert_eq!(forest.trees()[0].len(), 1);
-    forest.expand(&good).unwrap();
-    let again = forest.expand(&good).unwrap_err().to_string();
-    assert!(again.contains("tickets[0]: got ticket 0, answered already"), "{again}");
+    forest.expand(&good, false).unwrap();
+    let again = forest.expand(&good, false).unwrap_err().to_string();
+    assert!(again.contains("tickets[0]: got ticket 0, answered or cancelled already"), "{again}");
     assert!(forest.fail(&tickets).is_err());
 }

@@ -67,7 +67,7 @@ impl Batch {
             rows,
             width,
             token_offsets: array("token_offsets", token_offsets)?,
-            mask: array("loss_mask", mask)?,
+            mask: array("mask", mask)?,
             turns,
             trajectory_ids: trajectory_ids.map(|ids| stored("trajectory_ids", &ids)).transpose()?,
             turn_index: array("turn_index", turn_index)?,
@@ -136,7 +136,10 @@ impl Batch {
             columns,
             nan_rewards: self.nan_rewards,
         };
-        detached(py, threads, move |exec| work(&parts.rollouts(exec)?))
+        detached(py, threads, move |exec| {
+            let rollouts = parts.rollouts(exec)?;
+            work(&rollouts).map_err(|error| rollouts.placed(error))
+        })
     }
 }
 

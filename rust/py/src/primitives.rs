@@ -76,8 +76,9 @@ macro_rules! read_options {
 /// Dense group numbers by first appearance.
 #[pyfunction]
 pub fn group<'py>(py: Python<'py>, name: &str, ids: &Bound<'py, PyAny>) -> PyResult<IntArray<'py>> {
-    let ids = keys_of(py, name, ids, |keys| {
-        Groups::from_keys(keys).ids().iter().map(|&id| i64::from(id)).collect::<Vec<_>>()
+    let ids = keys_of(py, name, ids, |keys, exec| {
+        let groups = Groups::from_keys(keys, exec)?;
+        Ok(groups.ids().iter().map(|&id| i64::from(id)).collect::<Vec<_>>())
     })?;
     Ok(PyArray1::from_vec(py, ids))
 }

@@ -3,6 +3,8 @@
 //! May depend on `guard` and the core.
 
 use apportion_core::column::{Column, Floats, Keys, Mask};
+use apportion_core::error::Result as CoreResult;
+use apportion_core::exec::Exec;
 use numpy::{Element, PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
@@ -149,7 +151,7 @@ pub fn keys_of<T: Send>(
     py: Python<'_>,
     name: &str,
     ids: &Bound<'_, PyAny>,
-    work: impl FnOnce(&Keys<'_>) -> T + Send,
+    work: impl FnOnce(&Keys<'_>, &Exec<'_>) -> CoreResult<T> + Send,
 ) -> PyResult<T> {
     let ids = stored(name, ids)?;
     let view = match &ids {
@@ -157,7 +159,7 @@ pub fn keys_of<T: Send>(
         _ => None,
     };
     match typed(py, name, &ids, view.as_ref())? {
-        Column::Keys(keys) => detached(py, 1, |_| Ok(work(&keys))),
+        Column::Keys(keys) => detached(py, 1, |exec| work(&keys, exec)),
         other => {
             let message = format!("{name}: got {}, expected ids", other.describe());
             Err(raise(py, "InputError", message))

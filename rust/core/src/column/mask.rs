@@ -65,7 +65,7 @@ impl Mask<'_> {
             if values.iter().fold(false, |any, v| any | odd(v)) {
                 let at = values.iter().position(odd).unwrap_or(0);
                 return Err(Error::Value {
-                    argument: "loss_mask".to_owned(),
+                    argument: "mask".to_owned(),
                     index: start + at,
                     got: values[at].to_string(),
                     expected: "0 or 1".to_owned(),

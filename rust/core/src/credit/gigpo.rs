@@ -201,7 +201,7 @@ fn states(rollouts: &Rollouts<'_>, prompts: Vec<u32>, options: &Options) -> Resu
             &Keys::Texts(masked.iter().map(String::as_str).collect())
         }
     };
-    let keys = Groups::from_keys(anchors);
+    let keys = Groups::from_keys(anchors, rollouts.exec())?;
     let equal = Groups::by(anchors.len(), |i| (within[i], keys.ids()[i]));
     let states = match similar(options) {
         None => equal,

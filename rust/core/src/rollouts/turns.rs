@@ -101,9 +101,9 @@ impl Rollouts<'_> {
         if let Some(index) = turn_index.filter(|index| index.len() != rows) {
             return Err(length("turn_index", index.len(), rows, "rows"));
         }
-        let own = Groups::from_keys(ids);
+        let own = Groups::from_keys(ids, self.exec)?;
         let within = match self.columns.get(GROUP_IDS.name) {
-            Some(Column::Keys(keys)) if keys.len() == rows => Groups::from_keys(keys),
+            Some(Column::Keys(keys)) if keys.len() == rows => Groups::from_keys(keys, self.exec)?,
             _ => Groups::one(rows),
         };
         let trajectories = Groups::by(rows, |row| (within.ids()[row], own.ids()[row]));

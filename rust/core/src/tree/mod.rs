@@ -1,14 +1,25 @@
 //! Tree search over many trees at once, and credit read from trees.
 //!
-//! [`arena`] holds a tree's nodes, [`rules`] choose among children, [`search`]
-//! asks for leaves and takes answers, [`parents`] is a batch of trees that came from
-//! elsewhere, [`readout`] what credit from either is made of. Nothing here recurses, and
-//! nothing here knows what a node stands for: text, states and models are the
-//! caller's. Depends on `error`, `exec` and `options`.
+//! [`arena`] holds a tree's nodes, [`rules`] choose among children, [`search`] asks for
+//! leaves and takes answers, [`parents`] is a batch of trees that came from elsewhere,
+//! [`readout`] what credit from either is made of. Nothing here recurses, and nothing here
+//! knows what a node stands for: text, states and models are the caller's. Nothing reads a
+//! clock either: a search is a function of the calls that are made to it.
+//! Depends on `error`, `exec` and `options`.
 
+pub mod answers;
 pub mod arena;
+mod backup;
+pub mod hot;
+pub mod limits;
+pub mod merge;
+mod noise;
 pub mod parents;
 pub mod random;
 pub mod readout;
+pub mod request;
 pub mod rules;
 pub mod search;
+mod solve;
+pub mod spans;
+pub mod step;

@@ -32,4 +32,28 @@ impl Draw {
     pub fn gumbel(self, index: u64) -> f64 {
         -(-self.uniform(index).ln()).ln()
     }
+
+    /// A standard normal number (Box and Muller 1958).
+    pub fn normal(self, index: u64) -> f64 {
+        let radius = (-2.0 * self.uniform(2 * index).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform(2 * index + 1)).cos()
+    }
+
+    /// A gamma number of the given shape and scale 1 (Marsaglia and Tsang 2000; below 1 by
+    /// `gamma(shape + 1) * uniform^(1 / shape)`).
+    pub fn gamma(self, index: u64, shape: f64) -> f64 {
+        let tries = Self(self.bits(index));
+        let boost = if shape < 1.0 { tries.uniform(u64::MAX).powf(1.0 / shape) } else { 1.0 };
+        let d = if shape < 1.0 { shape + 1.0 } else { shape } - 1.0 / 3.0;
+        let c = 1.0 / (9.0 * d).sqrt();
+        let mut attempt = 0;
+        loop {
+            let (x, u) = (tries.normal(2 * attempt), tries.uniform(4 * attempt + 2));
+            let v = (1.0 + c * x).powi(3);
+            if v > 0.0 && u.ln() < 0.5 * x * x + d * (1.0 - v + v.ln()) {
+                return boost * d * v;
+            }
+            attempt += 1;
+        }
+    }
 }

@@ -51,7 +51,7 @@ impl<'r> Batch<'r> {
             }
         }
         let (items, lists) = rollouts.lists(&SIGNATURES)?;
-        let numbered = Groups::from_keys(&Keys::Texts(items.to_vec()));
+        let numbered = Groups::from_keys(&Keys::Texts(items.to_vec()), rollouts.exec())?;
         let (mut tokens, mut starts) = (Vec::with_capacity(items.len()), vec![0]);
         for turn in 0..owner.len() {
             let place = rollouts.turn_places().map_or(turn, |places| places[turn]);

@@ -66,7 +66,7 @@ impl Options {
     /// `sigma(q)` of every child.
     pub fn completed(&self, at: &At<'_>) -> Vec<f64> {
         let children = at.children();
-        let raw = at.tree.raw_value[at.node as usize];
+        let raw = at.tree.raw_value(at.node);
         let mut value = raw;
         if self.use_mixed_value {
             let (mut total, mut weight, mut sum) = (0.0, 0.0, 0.0);
@@ -96,7 +96,7 @@ impl Options {
     fn noise(&self, at: &At<'_>, child: usize) -> f64 {
         let width = at.children().len();
         let given = self.gumbels.get(at.index * width + child).copied();
-        let draw = || Draw::new(at.context.seed, at.index, ROOT, "gumbel").gumbel(child as u64);
+        let draw = || Draw::new(at.limits.seed, at.index, ROOT, "gumbel").gumbel(child as u64);
         *self.gumbel_scale * given.unwrap_or_else(draw)
     }
 
@@ -116,7 +116,7 @@ impl Options {
     fn root(&self, at: &At<'_>) -> Option<u32> {
         let done: f64 = at.children().iter().map(|c| at.visits(c)).sum();
         let open = at.children().iter().filter(|c| !c.is_closed()).count();
-        let total = usize::try_from(at.context.simulations).unwrap_or(usize::MAX);
+        let total = usize::try_from(at.limits.simulations).unwrap_or(usize::MAX);
         let visits = considered_visits(self.max_considered.min(open), total, done as usize);
         let scores = self.scores(at, visits as f64);
         at.best(|i, _| scores[i])
@@ -146,6 +146,6 @@ impl Rule for Options {
     fn action(&self, at: &At<'_>) -> u32 {
         let most = at.children().iter().map(|c| at.visits(c)).fold(0.0, f64::max);
         let scores = self.scores(at, most);
-        at.best(|i, _| scores[i]).map_or(0, |node| node - at.hot().first_child)
+        at.best(|i, _| scores[i]).map_or(0, |node| at.tree.action(node))
     }
 }

@@ -28,10 +28,10 @@ fn mean_q(at: &At<'_>) -> f64 {
     let mut node = at.node;
     while node != NONE {
         path.push(node);
-        node = at.tree.parent[node as usize];
+        node = at.tree.parent(node);
     }
     path.iter().rev().fold(0.0, |above, &node| {
-        let here = At { tree: at.tree, node, context: at.context, index: at.index };
+        let here = At::new(at.tree, node, at.limits, at.index);
         let visited = here.children().iter().filter_map(|c| here.q(c));
         let (sum, count) = visited.fold((0.0, 0.0), |(s, n), q| (s + q, n + 1.0));
         if node == ROOT && count > 0.0 { sum / count } else { (above + sum) / (count + 1.0) }
@@ -39,6 +39,10 @@ fn mean_q(at: &At<'_>) -> f64 {
 }
 
 impl Rule for Options {
+    fn reads_bounds(&self) -> bool {
+        true
+    }
+
     fn choose(&self, at: &At<'_>) -> Option<u32> {
         let below: f64 = at.children().iter().map(|c| at.visits(c)).sum();
         let scale = *self.c_init + ((below + *self.c_base + 1.0) / *self.c_base).ln();

@@ -1,11 +1,16 @@
 //! Rules of selection: which child a descent enters. One small file a rule.
 //!
 //! A rule is a struct of options, stated once in [`rule!`](crate::rule), and a
-//! function from a node to a child. Depends on `arena` and `options`.
+//! function from a node to a child. A rule that asks other things than leaves says so in
+//! `next` and `told`. Depends on `arena`, `step` and `options`.
 
 use crate::error::{Error, Result};
 use crate::options::{Settings, Value};
-use crate::tree::arena::{Hot, Tree};
+use crate::tree::answers::Answer;
+use crate::tree::arena::{Hot, ROOT, Tree};
+use crate::tree::limits::Limits;
+use crate::tree::request::{Ask, Next};
+use crate::tree::step::Step;
 
 /// A node at which a child is to be chosen.
 pub struct At<'a> {
@@ -14,23 +19,24 @@ pub struct At<'a> {
     /// The node; it has children.
     pub node: u32,
     /// The search that the choice is part of.
-    pub context: &'a Context,
+    pub limits: &'a Limits,
     /// The tree's number.
     pub index: usize,
+    /// Records of children that do not lie in a row.
+    gathered: Vec<Hot>,
 }
 
-/// What of a search rules may read.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// Key of all randomness.
-    pub seed: u64,
-    /// Simulations that each tree is given.
-    pub simulations: u64,
-    /// Loss that a descent in flight is counted as; `None` counts visits alone.
-    pub virtual_loss: Option<f64>,
-}
+impl<'a> At<'a> {
+    /// A node of a tree.
+    pub fn new(tree: &'a Tree, node: u32, limits: &'a Limits, index: usize) -> Self {
+        let gathered = if tree.hot[node as usize].is_scattered() {
+            tree.children(node).map(|child| tree.hot[child as usize]).collect()
+        } else {
+            Vec::new()
+        };
+        Self { tree, node, limits, index, gathered }
+    }
 
-impl At<'_> {
     /// The node's own record.
     pub fn hot(&self) -> &Hot {
         &self.tree.hot[self.node as usize]
@@ -38,8 +44,24 @@ impl At<'_> {
 
     /// Records of the node's children, in order.
     pub fn children(&self) -> &[Hot] {
-        let range = self.tree.children(self.node);
-        &self.tree.hot[range.start as usize..range.end as usize]
+        if !self.gathered.is_empty() {
+            return &self.gathered;
+        }
+        let hot = self.hot();
+        if hot.children == 0 {
+            return &[];
+        }
+        let first = hot.first_child as usize;
+        &self.tree.hot[first..first + usize::from(hot.children)]
+    }
+
+    /// The node of child number `i`.
+    pub fn child(&self, i: usize) -> u32 {
+        if self.gathered.is_empty() {
+            self.hot().first_child + i as u32
+        } else {
+            self.tree.children(self.node).nth(i).unwrap_or(ROOT)
+        }
     }
 
     /// Visits, those in flight among them.
@@ -49,12 +71,13 @@ impl At<'_> {
 
     /// Mean return of a visited edge, with its virtual losses; `None` without any visit.
     pub fn q(&self, hot: &Hot) -> Option<f64> {
-        let loss = self.context.virtual_loss.unwrap_or(0.0) * f64::from(hot.in_flight());
-        let visits = match self.context.virtual_loss {
-            Some(_) => self.visits(hot),
-            None => f64::from(hot.visits),
-        };
-        (visits > 0.0).then(|| (hot.value_sum - loss) / visits)
+        match self.limits.virtual_loss {
+            None => (hot.visits > 0).then(|| hot.value_sum / f64::from(hot.visits)),
+            Some(loss) => {
+                let visits = self.visits(hot);
+                (visits > 0.0).then(|| (hot.value_sum - loss * f64::from(hot.in_flight())) / visits)
+            }
+        }
     }
 
     /// The open child of the highest score; the first of equals.
@@ -70,14 +93,31 @@ impl At<'_> {
                 (best, highest) = (Some(i), score);
             }
         }
-        best.map(|i| self.hot().first_child + i as u32)
+        best.map(|i| self.child(i))
     }
 }
 
-/// A way to choose children.
+/// A way to search: which child a descent enters and, where that is not all, what a tree
+/// asks and what an answer changes.
 pub trait Rule: Send + Sync {
     /// The child to enter; `None` when all are closed.
     fn choose(&self, at: &At<'_>) -> Option<u32>;
+
+    /// What a tree asks next: by default one descent by [`choose`](Self::choose), to a leaf
+    /// that is to be expanded.
+    fn next(&self, step: &mut Step<'_>) -> Next {
+        step.descend(|at| self.choose(at))
+    }
+
+    /// What an answer changes: by default children are attached and the value is backed up.
+    fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+        step.take(ask, answer);
+    }
+
+    /// Whether the rule reads [`Tree::bounds`], which costs a little.
+    fn reads_bounds(&self) -> bool {
+        false
+    }
 
     /// A root's recommended probabilities of its children: by default shares of visits.
     fn policy(&self, at: &At<'_>) -> Vec<f64> {

@@ -36,11 +36,9 @@ impl Rule for Options {
             FirstPlay::Zero => 0.0,
             FirstPlay::Parent => at.tree.value(at.node),
         };
-        let first = at.hot().first_child;
         at.best(|i, child| {
             if self.proven_exact && child.is_proven() {
-                let node = first + i as u32;
-                return at.tree.edge_return(node, at.tree.raw_value[node as usize]);
+                return at.tree.proven_return(at.child(i));
             }
             let q = at.q(child).unwrap_or(unvisited);
             q + scale * f64::from(child.prior) / (1.0 + at.visits(child))

@@ -34,11 +34,9 @@ crate::rule! {
 impl Rule for Options {
     fn choose(&self, at: &At<'_>) -> Option<u32> {
         let log = *self.factor * at.visits(at.hot()).max(1.0).ln();
-        let first = at.hot().first_child;
         at.best(|i, child| {
             if self.proven_exact && child.is_proven() {
-                let node = first + i as u32;
-                return at.tree.edge_return(node, at.tree.raw_value[node as usize]);
+                return at.tree.proven_return(at.child(i));
             }
             let visits = at.visits(child);
             if visits == 0.0 {

@@ -1,0 +1,114 @@
+"""Answers to requests, as the core reads them. Depends on `arrays`, `errors` and NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from apportion.arrays import Array, floats, integers, to_numpy
+from apportion.errors import InputError
+
+CHILD_COLUMNS = ("priors", "masked", "child_values", "child_terminal", "keys")
+FLAGS = ("masked", "child_terminal", "terminal")
+
+
+def encode(count: int, children: Any, given: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+    """Numbers of children, and the columns that are there, flat.
+
+    The number of children is that of whichever column of children is given; all of them
+    must agree. `given` are the arguments of `Search.expand` by name.
+    """
+    columns: dict[str, Any] = {}
+    for name in ("values", "rewards"):
+        if given[name] is not None:
+            columns[name] = vector(name, given[name])
+    if given["terminal"] is not None:
+        columns["terminal"] = flags("terminal", given["terminal"])
+    counts = None if children is None else _counts(count, children)
+    for name in CHILD_COLUMNS:
+        if given[name] is not None:
+            got, columns[name] = rows(name, given[name])
+            counts = _agreed(name, counts, got)
+    if given["tokens"] is not None:
+        got, *columns["tokens"] = token_rows("tokens", given["tokens"])
+        counts = _agreed("tokens", counts, got)
+        columns["tokens"] = tuple(columns["tokens"])
+    if given["rollouts"] is not None:
+        columns["rollouts"], columns["rollout_rewards"] = rows("rollouts", given["rollouts"])
+        if given["rollout_tokens"] is not None:
+            got, flat, lengths = token_rows("rollout_tokens", given["rollout_tokens"])
+            _agreed("rollout_tokens", columns["rollouts"], got)
+            columns["rollout_tokens"] = (flat, lengths)
+    elif given["rollout_tokens"] is not None:
+        raise InputError("rollout_tokens: got tokens of rollouts without `rollouts`, their rewards")
+    return np.zeros(count, dtype=np.int64) if counts is None else counts, columns
+
+
+def vector(name: str, values: Any) -> Array:
+    """One number a row."""
+    array = floats(name, values).astype(np.float64, copy=False)
+    if array.ndim != 1:
+        raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
+    return array
+
+
+def flags(name: str, values: Any) -> Array:
+    """One truth value a row."""
+    array = to_numpy(name, values)
+    if array.dtype != np.bool_ and array.size and not np.isin(array, (0, 1)).all():
+        raise InputError(f"{name}: expected booleans")
+    if array.ndim != 1:
+        raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
+    return np.ascontiguousarray(array, dtype=np.bool_)
+
+
+def rows(name: str, values: Any) -> tuple[Array, Array]:
+    """Lengths of rows and the rows one after the other, of a table or a list of rows."""
+    if isinstance(values, Sequence):
+        parts = [_column(f"{name}[{i}]", name, row) for i, row in enumerate(values)]
+        flat = np.concatenate(parts) if parts else _column(name, name, [])
+        return np.array([len(row) for row in parts], dtype=np.int64), flat
+    table = to_numpy(name, values)
+    if table.ndim != 2:
+        raise InputError(f"{name}: got shape {table.shape}, expected (leaves, children)")
+    lengths = np.full(len(table), table.shape[1], dtype=np.int64)
+    return lengths, _column(name, name, table.reshape(-1))
+
+
+def _column(where: str, name: str, values: Any) -> Array:
+    if name in FLAGS:
+        return flags(where, values)
+    return integers(where, values) if name == "keys" else vector(where, values)
+
+
+def token_rows(name: str, values: Any) -> tuple[Array, Array, Array]:
+    """For each leaf how many spans it has; all tokens, and each span's length."""
+    counts = np.array([len(leaf) for leaf in values], dtype=np.int64)
+    spans = [integers(f"{name}[{i}]", span) for i, leaf in enumerate(values) for span in leaf]
+    for i, span in enumerate(spans):
+        if span.ndim != 1:
+            raise InputError(f"{name}: span {i}: got shape {span.shape}, expected one dimension")
+    flat = np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
+    return counts, flat, np.array([len(span) for span in spans], dtype=np.int64)
+
+
+def _counts(count: int, children: Any) -> Array:
+    counts = integers("children", children)
+    counts = np.full(count, counts) if counts.ndim == 0 else counts
+    if counts.ndim != 1 or (counts < 0).any():
+        raise InputError("children: expected one dimension of integers of at least 0")
+    return counts
+
+
+def _agreed(name: str, counts: Array | None, got: Array) -> Array:
+    """Numbers of children that two columns agree on."""
+    if counts is None or counts is got:
+        return got
+    if len(counts) != len(got):
+        raise InputError(f"{name}: got {len(got)} rows, expected {len(counts)}")
+    if not np.array_equal(counts, got):
+        i = int(np.flatnonzero(counts != got)[0])
+        raise InputError(f"{name}[{i}]: got {got[i]} entries, expected {counts[i]}")
+    return got

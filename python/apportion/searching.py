@@ -1,0 +1,104 @@
+"""The two loops around ask and tell: plain and asynchronous. Depends on `progress`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from apportion.errors import OptionError
+from apportion.progress import reporter
+
+if TYPE_CHECKING:
+    from apportion.tree import Leaves, Search
+
+Answer = Mapping[str, Any]
+
+
+def check_on_error(function: str, on_error: str) -> None:
+    """Refuse what is neither `"raise"` nor `"fail"`."""
+    if on_error not in ("raise", "fail"):
+        raise OptionError(
+            f"{function}: option on_error: got {on_error!r}, expected 'raise' or 'fail'"
+        )
+
+
+def run(
+    search: Search,
+    evaluate: Callable[[Leaves], Answer],
+    select: Mapping[str, Any],
+    on_error: str,
+    progress: bool,
+) -> None:
+    """Ask, evaluate and tell until the budgets are spent."""
+    show = reporter(progress, search)
+    while leaves := search.select(**select):
+        try:
+            answer = evaluate(leaves)
+        except Exception:
+            search.fail(leaves)
+            if on_error == "raise":
+                raise
+        except BaseException:
+            search.cancel(leaves)
+            raise
+        else:
+            tell(search, leaves, answer, on_error)
+        show(False)
+    show(True)
+
+
+def tell(search: Search, leaves: Leaves, answer: Any, on_error: str) -> None:
+    """Give an answer; one that cannot be taken fails its leaves."""
+    try:
+        search.expand(leaves, **answer, on_error=on_error)
+    except Exception:
+        search.fail(leaves)
+        if on_error == "raise":
+            raise
+
+
+async def arun(
+    search: Search,
+    evaluate: Callable[[Leaves], Awaitable[Answer]],
+    select: Mapping[str, Any],
+    concurrency: int,
+    on_error: str,
+    progress: bool,
+) -> None:
+    """The same with up to `concurrency` evaluations under way.
+
+    Left early, by an error or because the task was cancelled, it stops the evaluations
+    and takes their leaves back.
+    """
+    show = reporter(progress, search)
+    pending: dict[asyncio.Future[Answer], Leaves] = {}
+    try:
+        while True:
+            while len(pending) < concurrency and (leaves := search.select(**select)):
+                job = asyncio.wait_for(evaluate(leaves), search.deadline)
+                pending[asyncio.ensure_future(job)] = leaves
+            if not pending:
+                break
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for future in sorted(done, key=lambda f: int(pending[f].ticket[0])):
+                _settle(search, pending.pop(future), future, on_error)
+            show(False)
+    finally:
+        for future in pending:
+            future.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        for leaves in pending.values():
+            search.cancel(leaves)
+    show(True)
+
+
+def _settle(search: Search, leaves: Leaves, future: asyncio.Future[Answer], on_error: str) -> None:
+    error = asyncio.CancelledError() if future.cancelled() else future.exception()
+    if error is None:
+        tell(search, leaves, future.result(), on_error)
+        return
+    search.fail(leaves)
+    late = isinstance(error, asyncio.TimeoutError) and search.deadline is not None
+    if not late and (on_error == "raise" or not isinstance(error, Exception)):
+        raise error

@@ -1,0 +1,79 @@
+//! What a value changes on its way up: visits, sums, variances, marks. Depends on `arena`.
+
+use crate::tree::arena::{Hot, NONE, ROOT, Tree};
+
+impl Tree {
+    /// Mean value of a node, from its own side: the edge's mean without reward and discount.
+    pub fn value(&self, node: u32) -> f64 {
+        let hot = &self.hot[node as usize];
+        if hot.visits == 0 {
+            return 0.0;
+        }
+        if node == ROOT { hot.q() } else { (hot.q() - self.reward(node)) / self.gamma() }
+    }
+
+    /// What a parent sees of a node whose own value is `value`.
+    pub fn edge_return(&self, node: u32, value: f64) -> f64 {
+        if node == ROOT { value } else { self.reward(node) + self.gamma() * value }
+    }
+
+    /// Adds a descent that waits for an answer, on every node up to the root.
+    pub fn mark(&mut self, leaf: u32) {
+        self.each_up(leaf, |hot| hot.flags += 1);
+    }
+
+    /// Takes back [`mark`](Self::mark).
+    pub fn unmark(&mut self, leaf: u32) {
+        self.each_up(leaf, |hot| hot.flags -= 1);
+    }
+
+    fn each_up(&mut self, leaf: u32, mut change: impl FnMut(&mut Hot)) {
+        let mut node = leaf;
+        while node != NONE {
+            change(&mut self.hot[node as usize]);
+            node = self.parent(node);
+        }
+    }
+
+    /// Backs a leaf's own value up to the root, one visit on every edge.
+    pub fn back_up(&mut self, leaf: u32, value: f64) {
+        let (mut node, mut value) = (leaf, value);
+        let keeps = self.keeps();
+        while node != NONE {
+            let edge = self.edge_return(node, value);
+            let hot = &mut self.hot[node as usize];
+            let before = hot.q();
+            hot.value_sum += edge;
+            hot.visits += 1;
+            if keeps.variance || keeps.bounds {
+                self.note(node, edge, before);
+            }
+            value = edge;
+            node = self.parent(node);
+        }
+    }
+
+    /// Keeps variance and bounds of an edge that just got a return (Welford 1962).
+    fn note(&mut self, node: u32, edge: f64, before: f64) {
+        let mean = self.hot[node as usize].q();
+        if self.keeps().variance {
+            let first = self.hot[node as usize].visits == 1;
+            self.add_square(node, if first { 0.0 } else { (edge - before) * (edge - mean) });
+        }
+        if self.keeps().bounds {
+            let seen = if node == ROOT { self.gamma() * mean } else { mean };
+            self.bounds = (self.bounds.0.min(seen), self.bounds.1.max(seen));
+        }
+    }
+
+    /// Unbiased variance of an edge's returns; infinite with fewer than two, or not kept.
+    pub fn variance(&self, node: u32) -> f64 {
+        let visits = self.hot[node as usize].visits;
+        if visits < 2 { f64::INFINITY } else { self.squares(node) / f64::from(visits - 1) }
+    }
+
+    /// Half the width of the interval `mean +- z * sqrt(variance / visits)` of an edge.
+    pub fn half_width(&self, node: u32, z: f64) -> f64 {
+        z * (self.variance(node) / f64::from(self.hot[node as usize].visits.max(1))).sqrt()
+    }
+}

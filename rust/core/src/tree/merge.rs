@@ -1,0 +1,165 @@
+//! Equal states merged: one evaluation and one set of children, a count for every edge.
+//!
+//! Each edge keeps its own record; the records of one state but the first are linked to
+//! it, its home. A state's value is recomputed from its children by *edge* counts,
+//! `(v + sum N(edge) Q(child)) / (1 + sum N(edge))`, so that a visit through one parent
+//! is not counted at the others; they see the new value when they are next passed (the
+//! sound rule of KataGo, Wu, "Monte-Carlo graph search"). Depth grows along every edge,
+//! so there is no cycle: a node is linked only to one at least as deep.
+//! Depends on `arena`.
+
+use std::collections::BTreeMap;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::tree::arena::{NONE, ROOT, Tree};
+
+/// What is known of equal states.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Merged {
+    /// First node of each state.
+    by_key: BTreeMap<u64, u32>,
+    /// Homes of linked nodes.
+    homes: BTreeMap<u32, u32>,
+    /// Nodes linked to each home.
+    linked: BTreeMap<u32, Vec<u32>>,
+    /// Hashes of the tokens from the root, where states are known by them.
+    hashes: Vec<u64>,
+    /// Edges from the root to each leaf that waits.
+    paths: BTreeMap<u32, Box<[u32]>>,
+}
+
+impl Merged {
+    /// The node that a node is linked to, or itself.
+    pub fn home(&self, node: u32) -> u32 {
+        self.homes.get(&node).copied().unwrap_or(node)
+    }
+
+    /// Nodes linked to a home.
+    pub fn linked(&self, home: u32) -> &[u32] {
+        self.linked.get(&home).map_or(&[], Vec::as_slice)
+    }
+
+    /// Homes of linked nodes, by node.
+    pub fn links(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.homes.iter().map(|(&node, &home)| (node, home))
+    }
+
+    /// Bytes in use.
+    pub fn bytes(&self) -> usize {
+        13 * self.by_key.len()
+            + 9 * self.homes.len()
+            + self.linked.values().map(|l| 33 + size_of_val(&**l)).sum::<usize>()
+            + size_of_val(&*self.hashes)
+    }
+
+    /// Key of a node by the tokens of its path: the hash of its own, begun at its parent's.
+    /// An edge without tokens has no key, for nothing is known of it.
+    fn hash(&mut self, node: u32, parent: u32, tokens: &[u32]) -> Option<u64> {
+        let before = self.hashes.get(parent as usize).copied().unwrap_or(0);
+        let hash = tokens.iter().fold(before, |h, t| xxh3_64_with_seed(&t.to_le_bytes(), h));
+        self.hashes.resize(node as usize, 0);
+        self.hashes.push(hash);
+        (!tokens.is_empty()).then_some(hash)
+    }
+}
+
+impl Tree {
+    /// Links new children to equal states seen before. `keys` tell which are equal; without
+    /// them, equal tokens from the root do.
+    pub(super) fn merge(&mut self, parent: u32, block: std::ops::Range<u32>, keys: Option<&[u64]>) {
+        for (i, child) in block.enumerate() {
+            let Some(merged) = &mut self.merged else { return };
+            let key = match keys {
+                Some(keys) => Some(keys[i]),
+                None => merged.hash(child, parent, self.tokens.get(child as usize)),
+            };
+            let Some(key) = key else { continue };
+            let first = *merged.by_key.entry(key).or_insert(child);
+            if first != child && self.depth(first) >= self.depth(child) {
+                self.link(child, first);
+            }
+        }
+    }
+
+    fn link(&mut self, node: u32, home: u32) {
+        let Some(merged) = &mut self.merged else { return };
+        merged.homes.insert(node, home);
+        merged.linked.entry(home).or_default().push(node);
+        let state = self.hot[home as usize];
+        let hot = &mut self.hot[node as usize];
+        hot.link();
+        if state.is_proven() {
+            hot.prove();
+        }
+        if state.is_closed() {
+            hot.close();
+        }
+    }
+
+    /// All edges into the state of a node.
+    pub fn edges(&self, node: u32) -> Vec<u32> {
+        let home = self.home(node);
+        let linked = self.merged.as_ref().map_or(&[][..], |merged| merged.linked(home));
+        std::iter::once(home).chain(linked.iter().copied()).collect()
+    }
+
+    /// A state's value: its own evaluation and its children's, by edge counts.
+    fn state_value(&self, home: u32) -> f64 {
+        let (mut sum, mut count) = (self.raw_value(home), 1.0);
+        for child in self.children(home) {
+            let hot = &self.hot[child as usize];
+            sum += hot.value_sum;
+            count += f64::from(hot.visits);
+        }
+        sum / count
+    }
+
+    /// Backs a value up along the edges of a descent, the last of which leads to the leaf.
+    pub(super) fn back_up_path(&mut self, path: &[u32], value: f64) {
+        let (mut sample, mut value) = (value, value);
+        for (i, &edge) in path.iter().enumerate().rev() {
+            if i + 1 < path.len() {
+                value = self.state_value(self.home(edge));
+            }
+            let seen = self.edge_return(edge, value);
+            sample = self.edge_return(edge, sample);
+            let hot = &mut self.hot[edge as usize];
+            let before = if hot.visits == 0 { seen } else { hot.q() };
+            hot.visits += 1;
+            hot.value_sum = seen * f64::from(hot.visits);
+            if self.keeps().variance {
+                self.add_square(edge, ((sample - before) * (sample - seen)).max(0.0));
+            }
+        }
+    }
+
+    /// Marks every edge of a descent, kept until [`unmark_path`](Self::unmark_path).
+    pub(super) fn mark_path(&mut self, leaf: u32, path: &[u32]) {
+        for &edge in path {
+            self.hot[edge as usize].flags += 1;
+        }
+        if let Some(merged) = &mut self.merged {
+            merged.paths.insert(leaf, path.into());
+        }
+    }
+
+    /// Takes back the marks of the descent to a leaf; its edges.
+    pub(super) fn unmark_path(&mut self, leaf: u32) -> Box<[u32]> {
+        let path = self.merged.as_mut().and_then(|merged| merged.paths.remove(&leaf));
+        let path = path.unwrap_or_default();
+        for &edge in &path {
+            self.hot[edge as usize].flags -= 1;
+        }
+        path
+    }
+
+    /// Parents of all edges into the state of a node.
+    pub(super) fn parents(&self, node: u32) -> Vec<u32> {
+        let mut parents: Vec<u32> = self.edges(node).iter().map(|&e| self.parent(e)).collect();
+        parents.retain(|&parent| parent != NONE);
+        parents.sort_unstable();
+        parents.dedup();
+        debug_assert!(node == ROOT || !parents.is_empty());
+        parents
+    }
+}

@@ -1,0 +1,157 @@
+//! Ask and tell: leaves of many trees out, answers in, in any order.
+//!
+//! A tree is owned by one thread at a time and chooses by its own statistics and by
+//! randomness keyed to it, so the number of threads changes nothing. [`select`] hands
+//! requests out, [`tell`] takes answers; a [`desk`] stands between them and a tree.
+//! Depends on `rules`, `step`, `limits`, `exec` and `error`.
+
+pub mod desk;
+mod select;
+mod tell;
+
+use std::collections::VecDeque;
+
+pub use crate::tree::answers::{Answer, Answers, TokenRows};
+pub use crate::tree::limits::{Limits, OnLimit, RootVisit, Stop, TellOrder};
+pub use crate::tree::request::{Ask, Kind, Leaf};
+pub use select::Order;
+
+use crate::error::{Error, Result};
+use crate::tree::arena::{NONE, Tree};
+use crate::tree::merge::Merged;
+use crate::tree::rules::{At, Rule};
+use desk::Desk;
+
+/// Many trees under one rule.
+pub struct Forest {
+    trees: Vec<Tree>,
+    desks: Vec<Desk>,
+    rule: Box<dyn Rule>,
+    limits: Limits,
+    /// Requests that wait, from ticket `first_ticket` on.
+    waiting: VecDeque<Waiting>,
+    first_ticket: u64,
+    next_tree: usize,
+}
+
+/// A request without its ticket; [`NONE`] as tree once it is answered.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    tree: u32,
+    ask: Ask,
+}
+
+impl Forest {
+    /// `roots` trees of one node.
+    ///
+    /// # Errors
+    ///
+    /// No roots or more than 2^28; a limit out of its range.
+    pub fn new(roots: usize, rule: Box<dyn Rule>, limits: Limits) -> Result<Self> {
+        if roots == 0 || roots > 1 << 28 {
+            return Err(Error::BadOption {
+                method: "search",
+                option: "num_roots",
+                got: roots.to_string(),
+                expected: "an integer from 1 to 2**28".to_owned(),
+            });
+        }
+        limits.validate()?;
+        let mut tree = Tree::new(limits.gamma, limits.keeps(rule.reads_bounds()));
+        tree.merged = limits.merge.then(|| Box::new(Merged::default()));
+        Ok(Self {
+            trees: vec![tree; roots],
+            desks: vec![Desk::default(); roots],
+            rule,
+            limits,
+            waiting: VecDeque::new(),
+            first_ticket: 0,
+            next_tree: 0,
+        })
+    }
+
+    /// The trees.
+    pub fn trees(&self) -> &[Tree] {
+        &self.trees
+    }
+
+    /// What the search was made with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Requests that wait for an answer.
+    pub fn in_flight(&self) -> u64 {
+        self.desks.iter().map(|desk| u64::from(desk.in_flight())).sum()
+    }
+
+    /// A node for the rule to look at.
+    pub fn at(&self, index: usize, node: u32) -> At<'_> {
+        At::new(&self.trees[index], node, &self.limits, index)
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &dyn Rule {
+        &*self.rule
+    }
+
+    /// Where each ticket's request is.
+    ///
+    /// # Errors
+    ///
+    /// A ticket that was never handed out, was answered or taken back, or is there twice.
+    fn find(&self, tickets: &[u64]) -> Result<Vec<Waiting>> {
+        let bad = |index: usize, got: String, expected: &str| {
+            let (argument, expected) = ("tickets".to_owned(), expected.to_owned());
+            Err(Error::Value { argument, index, got, expected })
+        };
+        if let Some((ticket, index)) = repeated(tickets) {
+            return bad(index, format!("{ticket} again"), "each ticket once");
+        }
+        let mut places = Vec::with_capacity(tickets.len());
+        for (index, &ticket) in tickets.iter().enumerate() {
+            let place = ticket.checked_sub(self.first_ticket).map(|i| self.waiting.get(i as usize));
+            match place {
+                Some(None) => {
+                    return bad(index, format!("unknown ticket {ticket}"), "one from select");
+                }
+                None | Some(Some(&Waiting { tree: NONE, .. })) => {
+                    let got = format!("ticket {ticket}, answered or cancelled already");
+                    return bad(index, got, "one that waits for an answer");
+                }
+                Some(Some(&place)) => places.push(place),
+            }
+        }
+        Ok(places)
+    }
+
+    /// Which of these tickets wait for an answer.
+    pub fn is_waiting(&self, ticket: u64) -> bool {
+        let place = ticket.checked_sub(self.first_ticket).map(|i| self.waiting.get(i as usize));
+        matches!(place, Some(Some(waiting)) if waiting.tree != NONE)
+    }
+
+    fn issue(&mut self, tree: u32, ask: Ask) -> u64 {
+        let ticket = self.first_ticket + self.waiting.len() as u64;
+        self.waiting.push_back(Waiting { tree, ask });
+        ticket
+    }
+
+    fn retire(&mut self, ticket: u64) {
+        self.waiting[(ticket - self.first_ticket) as usize].tree = NONE;
+        while self.waiting.front().is_some_and(|waiting| waiting.tree == NONE) {
+            self.waiting.pop_front();
+            self.first_ticket += 1;
+        }
+    }
+}
+
+/// The first ticket that is there for the second time, and where.
+fn repeated(tickets: &[u64]) -> Option<(u64, usize)> {
+    if tickets.windows(2).all(|pair| pair[0] < pair[1]) {
+        return None;
+    }
+    let mut seen: Vec<(u64, usize)> = tickets.iter().copied().zip(0..).collect();
+    seen.sort_unstable();
+    seen.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1])
+}

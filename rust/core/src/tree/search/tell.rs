@@ -1,0 +1,134 @@
+//! Taking answers, failures and withdrawals.
+
+use super::desk::Outcome;
+use super::{Forest, Waiting};
+use crate::error::{Error, Result};
+use crate::tree::answers::{Answers, Starts};
+use crate::tree::limits::OnLimit;
+use crate::tree::step::Step;
+
+impl Forest {
+    /// Takes answers. Nothing is changed when one of them is refused. `lenient`: an answer
+    /// with numbers that are none counts as failed instead.
+    ///
+    /// # Errors
+    ///
+    /// Tickets that do not wait for an answer; whatever [`Answers::lengths`] and
+    /// [`Answers::numbers`] refuse; with [`OnLimit::Error`], an answer that goes beyond a
+    /// limit.
+    pub fn expand(&mut self, answers: &Answers<'_>, lenient: bool) -> Result<()> {
+        let places = self.find(answers.tickets)?;
+        let starts = answers.lengths()?;
+        if !lenient {
+            answers.numbers()?;
+        }
+        if self.limits.on_limit == OnLimit::Error {
+            self.refuse_beyond_limits(answers, &starts, &places)?;
+        }
+        self.settle(answers.tickets, &places, |i| {
+            let answer = answers.row(i, &starts);
+            if !lenient || answer.is_sound() { Outcome::Told(answer) } else { Outcome::Failed }
+        });
+        Ok(())
+    }
+
+    /// Takes requests back without a visit. A node that failed `max_failures` times is
+    /// given up.
+    ///
+    /// # Errors
+    ///
+    /// Tickets that do not wait for an answer.
+    pub fn fail(&mut self, tickets: &[u64]) -> Result<()> {
+        let places = self.find(tickets)?;
+        self.settle(tickets, &places, |_| Outcome::Failed);
+        Ok(())
+    }
+
+    /// Takes requests back as if they had never been handed out.
+    ///
+    /// # Errors
+    ///
+    /// Tickets that do not wait for an answer.
+    pub fn cancel(&mut self, tickets: &[u64]) -> Result<()> {
+        let places = self.find(tickets)?;
+        self.settle(tickets, &places, |_| Outcome::Cancelled);
+        Ok(())
+    }
+
+    /// Brings outcomes to their trees, in the order of their tickets.
+    fn settle<'a>(
+        &mut self,
+        tickets: &[u64],
+        places: &[Waiting],
+        outcome: impl Fn(usize) -> Outcome<'a>,
+    ) {
+        let order = self.limits.tell_order;
+        for place in places {
+            self.desks[place.tree as usize].arrived += 1;
+        }
+        let mut rows: Vec<usize> = (0..tickets.len()).collect();
+        if !tickets.is_sorted() {
+            rows.sort_unstable_by_key(|&i| tickets[i]);
+        }
+        let rule = &*self.rule;
+        for &i in &rows {
+            let (index, ask) = (places[i].tree as usize, &places[i].ask);
+            let desk = &mut self.desks[index];
+            if desk.is_ready(order) && !desk.holds() {
+                let tree = &mut self.trees[index];
+                let mut step = Step { tree, limits: &self.limits, index };
+                desk.take(rule, &mut step, ask, &outcome(i));
+            } else {
+                desk.hold(tickets[i], *ask, &outcome(i));
+            }
+        }
+        for place in places {
+            let index = place.tree as usize;
+            let desk = &mut self.desks[index];
+            if desk.holds() && desk.is_ready(order) {
+                let tree = &mut self.trees[index];
+                desk.take_held(rule, &mut Step { tree, limits: &self.limits, index });
+            }
+        }
+        for &ticket in tickets {
+            self.retire(ticket);
+        }
+    }
+
+    fn refuse_beyond_limits(
+        &self,
+        answers: &Answers<'_>,
+        starts: &Starts,
+        places: &[Waiting],
+    ) -> Result<()> {
+        let mut added = std::collections::BTreeMap::<u32, (usize, usize, usize)>::new();
+        for (i, place) in places.iter().enumerate() {
+            let (tree, answer) = (&self.trees[place.tree as usize], answers.row(i, starts));
+            let sum = added.entry(place.tree).or_insert_with(|| {
+                let (nodes, tokens) = self.desks[place.tree as usize].coming();
+                let held = tree.tokens.total() + tree.rollout_tokens.total() + tokens;
+                (tree.len() + nodes, held, tree.rollouts.len())
+            });
+            let tokens = |rows: Option<super::TokenRows<'_>>| rows.map_or(0, |r| r.tokens.len());
+            sum.0 += answer.children;
+            sum.1 += tokens(answer.tokens) + tokens(answer.rollout_tokens);
+            sum.2 += answer.rollouts.len();
+            let limits = &self.limits;
+            let depth = tree.depth(place.ask.node) as usize + usize::from(answer.children > 0);
+            for (argument, what, got, limit) in [
+                ("children", "depth", depth as u64, u64::from(limits.max_depth)),
+                ("children", "nodes", sum.0 as u64, limits.max_nodes as u64),
+                ("tokens", "tokens", sum.1 as u64, limits.max_tokens),
+                ("rollouts", "rollouts", sum.2 as u64, limits.max_rollouts),
+            ] {
+                if got > limit {
+                    let (argument, index) = (argument.to_owned(), i);
+                    let got = format!("{got} {what} of tree {}", place.tree);
+                    let expected = format!("at most max_{what}={limit}");
+                    return Err(Error::Value { argument, index, got, expected });
+                }
+            }
+        }
+        Ok(())
+    }
+}

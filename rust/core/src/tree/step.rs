@@ -1,0 +1,217 @@
+//! One turn at one tree: a descent to a leaf, an answer taken in. Rules may do either in
+//! their own way; what they share is here. Depends on `arena`, `limits` and `request`.
+
+use crate::tree::answers::Answer;
+use crate::tree::arena::{End, Fact, MAX_IN_FLIGHT, ROOT, Tree};
+use crate::tree::limits::{Limits, RootVisit};
+use crate::tree::noise;
+use crate::tree::request::{Ask, Kind, Next};
+use crate::tree::rules::At;
+use crate::tree::spans::Rollout;
+
+/// A tree on its turn.
+pub struct Step<'a> {
+    /// The tree.
+    pub tree: &'a mut Tree,
+    /// The search that it is part of.
+    pub limits: &'a Limits,
+    /// The tree's number.
+    pub index: usize,
+}
+
+impl Step<'_> {
+    /// A node for the rule to look at.
+    pub fn at(&self, node: u32) -> At<'_> {
+        At::new(self.tree, node, self.limits, self.index)
+    }
+
+    /// One way down, each child chosen by `choose`, to a node that is to be expanded.
+    ///
+    /// A node that has no children and never will is visited once more, with the value that
+    /// it has. A node that waits for its children already blocks the tree.
+    pub fn descend(&mut self, choose: impl Fn(&At<'_>) -> Option<u32>) -> Next {
+        let mut path = Vec::new();
+        let mut edge = ROOT;
+        let node = loop {
+            let node = self.tree.home(edge);
+            if self.tree.merged.is_some() {
+                path.push(edge);
+            }
+            if self.tree.hot[node as usize].children == 0 || self.may_widen(node) {
+                break node;
+            }
+            match choose(&self.at(node)) {
+                Some(child) => edge = child,
+                None if self.tree.may_grow(node) => break node,
+                None => return Next::Wait,
+            }
+        };
+        if self.tree.end(node) != End::Open {
+            self.revisit(node, &path);
+            return Next::Visited;
+        }
+        let root = &self.tree.hot[ROOT as usize];
+        if self.tree.is(node, Fact::Asked) || root.in_flight() == MAX_IN_FLIGHT {
+            return Next::Wait;
+        }
+        self.tree.set(node, Fact::Asked, true);
+        if self.tree.merged.is_some() {
+            self.tree.mark_path(node, &path);
+        } else {
+            self.tree.mark(node);
+        }
+        Next::Ask(Ask { marked: true, ..Ask::expand(node) })
+    }
+
+    /// Whether a node with children may get more of them now.
+    fn may_widen(&self, node: u32) -> bool {
+        if !self.tree.may_grow(node) || self.tree.is(node, Fact::Asked) {
+            return false;
+        }
+        let hot = &self.tree.hot[node as usize];
+        let visits = f64::from(hot.visits + u32::from(hot.in_flight()));
+        f64::from(hot.children) < self.limits.allowed_children(visits).floor()
+    }
+
+    fn revisit(&mut self, node: u32, path: &[u32]) {
+        let value = self.tree.raw_value(node);
+        self.back_up(node, path, value);
+        self.tree.simulations += 1;
+        self.finish(node);
+    }
+
+    fn back_up(&mut self, node: u32, path: &[u32], value: f64) {
+        if path.is_empty() {
+            self.tree.back_up(node, value);
+        } else {
+            self.tree.back_up_path(path, value);
+        }
+    }
+
+    /// Takes back the marks of a request; the edges of its descent where states are merged.
+    pub fn release(&mut self, ask: &Ask) -> Box<[u32]> {
+        if !ask.marked {
+            return Box::default();
+        }
+        self.tree.set(ask.node, Fact::Asked, false);
+        if self.tree.merged.is_some() {
+            return self.tree.unmark_path(ask.node);
+        }
+        self.tree.unmark(ask.node);
+        Box::default()
+    }
+
+    /// Takes an answer as most searches do: rollouts are recorded, children attached, the
+    /// value backed up as one visit. Further children of a node are no visit of it.
+    pub fn take(&mut self, ask: &Ask, answer: &Answer<'_>) {
+        let path = self.release(ask);
+        let node = ask.node;
+        self.record(node, answer);
+        let widens = self.tree.hot[node as usize].children > 0 && ask.kind == Kind::Expand;
+        if answer.terminal && !widens {
+            self.tree.set(node, Fact::Terminal, true);
+        } else if !self.attach(node, answer) && ask.kind == Kind::Expand {
+            let fact = if widens { Fact::Exhausted } else { Fact::Barren };
+            self.tree.set(node, fact, true);
+        }
+        if widens {
+            if self.tree.is_spent(node) {
+                self.tree.close(node);
+            }
+            return;
+        }
+        self.tree.set_value(node, answer.value);
+        if node != ROOT {
+            self.tree.set_reward(node, answer.reward);
+        }
+        match self.limits.root_visit {
+            RootVisit::Zero if node == ROOT => self.tree.hot[ROOT as usize].visits += 1,
+            RootVisit::None if node == ROOT => {}
+            _ => self.back_up(node, &path, answer.value),
+        }
+        self.tree.simulations += u64::from(node != ROOT);
+        if answer.terminal {
+            self.tree.outcomes.add(answer.value);
+        }
+        self.finish(node);
+    }
+
+    /// Proves and closes what follows from a visit to a terminal node.
+    fn finish(&mut self, node: u32) {
+        if self.tree.end(node) != End::Terminal {
+            return;
+        }
+        if !self.tree.hot[node as usize].is_proven() {
+            let value = self.tree.raw_value(node);
+            self.tree.prove(node, value);
+            if let Some(best) = self.limits.solve {
+                self.tree.solve_up(node, best);
+            }
+        }
+        if self.limits.close_terminal && !self.tree.hot[node as usize].is_closed() {
+            self.tree.close(node);
+        }
+    }
+
+    /// Keeps the rollouts of an answer.
+    pub fn record(&mut self, node: u32, answer: &Answer<'_>) {
+        let first = self.tree.rollouts.len();
+        for &reward in answer.rollouts {
+            self.tree.rollouts.push(Rollout { node, length: 0, reward, mark: 0 });
+            self.tree.outcomes.add(reward);
+        }
+        for (i, row) in answer.rollout_tokens.iter().flat_map(|t| t.rows()).enumerate() {
+            self.tree.rollouts[first + i].length = row.len() as u32;
+            self.tree.rollout_tokens.push(first + i, row);
+        }
+    }
+
+    /// Gives a node the children of an answer. `false` if it has none, is too deep, or the
+    /// tree has no room, in which case the tree is full.
+    pub fn attach(&mut self, node: u32, answer: &Answer<'_>) -> bool {
+        let tree = &mut *self.tree;
+        let count = answer.children;
+        let tokens = answer.tokens.map_or(0, |t| t.tokens.len());
+        if count == 0 || tree.depth(node) >= self.limits.max_depth {
+            return false;
+        }
+        let fits = tree.len() + count <= self.limits.max_nodes
+            && (tree.tokens.total() + tokens) as u64 <= self.limits.max_tokens
+            && usize::from(tree.hot[node as usize].children) + count <= usize::from(u16::MAX);
+        if !fits {
+            tree.full = true;
+            return false;
+        }
+        let first = tree.len() as u32;
+        match (answer.priors, answer.masked) {
+            (Some(priors), None) => tree.expand(node, priors.iter().map(|&p| p as f32)),
+            (priors, masked) => {
+                let masked = |c: usize| masked.is_some_and(|m| m[c]);
+                let even = 1.0 / (0..count).filter(|&c| !masked(c)).count().max(1) as f32;
+                let prior = |c: usize| priors.map_or(even, |p| p[c] as f32);
+                tree.expand(node, (0..count).map(|c| if masked(c) { 0.0 } else { prior(c) }));
+                (0..count).filter(|&c| masked(c)).for_each(|c| tree.mask(first + c as u32));
+            }
+        }
+        for (i, row) in answer.tokens.iter().flat_map(|t| t.rows()).enumerate() {
+            tree.tokens.push(first as usize + i, row);
+        }
+        for (i, &value) in answer.child_values.iter().flat_map(|v| v.iter()).enumerate() {
+            tree.set_value(first + i as u32, value);
+        }
+        let ends = answer.child_terminal.iter().flat_map(|t| t.iter());
+        for (i, _) in ends.enumerate().filter(|&(_, &end)| end) {
+            tree.set(first + i as u32, Fact::Terminal, true);
+        }
+        if tree.merged.is_some() {
+            tree.merge(node, first..first + count as u32, answer.keys);
+        }
+        if node == ROOT && self.limits.noise.0 > 0.0 {
+            noise::mix(tree, first, self.limits, self.index);
+        }
+        if answer.masked.is_some() && tree.is_spent(node) {
+            tree.close(node);
+        }
+        true
+    }
+}

@@ -1,0 +1,244 @@
+//! The class that a search holds: the core's forest behind a lock.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use apportion_core::error::Error;
+use apportion_core::options::{OptionValue, Value};
+use apportion_core::tree::arena::{ROOT, Tree};
+use apportion_core::tree::rules;
+use apportion_core::tree::search::{Forest as CoreForest, Order};
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::columns::{self, Given, offsets, unsigned};
+use super::{Ints, ints, options};
+use crate::guard::{detached, to_py};
+
+/// Ctrl-C while a thread holds the forest must not leave it locked for ever.
+fn locked<T>(forest: &Mutex<T>) -> MutexGuard<'_, T> {
+    forest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Many trees under one rule.
+#[pyclass(frozen, module = "apportion._core")]
+pub struct Forest {
+    inner: Mutex<CoreForest>,
+}
+
+#[pymethods]
+impl Forest {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        rule: &str,
+        given: &Bound<'_, PyDict>,
+        limits: &Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        let rule = rules::make(rule, &options::settings(given)?).map_err(|e| to_py(py, &e))?;
+        let roots = options::read(limits, "num_roots")?;
+        let inner = CoreForest::new(roots, rule, options::limits(limits)?);
+        Ok(Self { inner: Mutex::new(inner.map_err(|e| to_py(py, &e))?) })
+    }
+
+    fn select<'py>(
+        &self,
+        py: Python<'py>,
+        batch: usize,
+        per_tree: usize,
+        order: &str,
+        threads: usize,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let order = Order::parse(&Value::Text(order.to_owned())).ok_or_else(|| {
+            let (got, expected) = (format!("{order:?}"), Order::expected());
+            to_py(py, &Error::BadOption { method: "select", option: "order", got, expected })
+        })?;
+        let leaves =
+            detached(py, threads, |exec| locked(&self.inner).select(batch, per_tree, order, exec))?;
+        columns::leaves(py, &leaves)
+    }
+
+    /// Nodes from the root to each node, and where each node's path begins.
+    fn paths<'py>(
+        &self,
+        py: Python<'py>,
+        trees: PyReadonlyArray1<'py, i64>,
+        nodes: PyReadonlyArray1<'py, i64>,
+    ) -> PyResult<(Ints<'py>, Ints<'py>)> {
+        let forest = locked(&self.inner);
+        let mut flat = Vec::new();
+        let mut lengths = Vec::new();
+        for (tree, node) in places(py, &forest, &trees, &nodes)? {
+            let path = tree.path(node);
+            lengths.push(path.len());
+            flat.extend(path.into_iter().map(i64::from));
+        }
+        let offsets = offsets(lengths.into_iter());
+        Ok((PyArray1::from_vec(py, flat), PyArray1::from_vec(py, offsets)))
+    }
+
+    /// Tokens from the root to each node, and where each node's begin.
+    fn path_tokens<'py>(
+        &self,
+        py: Python<'py>,
+        trees: PyReadonlyArray1<'py, i64>,
+        nodes: PyReadonlyArray1<'py, i64>,
+    ) -> PyResult<(Ints<'py>, Ints<'py>)> {
+        let forest = locked(&self.inner);
+        let mut flat = Vec::new();
+        let mut lengths = Vec::new();
+        for (tree, node) in places(py, &forest, &trees, &nodes)? {
+            let start = flat.len();
+            for edge in tree.path(node) {
+                flat.extend(tree.tokens.get(edge as usize).iter().map(|&t| i64::from(t)));
+            }
+            lengths.push(flat.len() - start);
+        }
+        let offsets = offsets(lengths.into_iter());
+        Ok((PyArray1::from_vec(py, flat), PyArray1::from_vec(py, offsets)))
+    }
+
+    /// Answers: numbers of children, and other columns by name. `lenient`: a leaf whose
+    /// numbers are not finite counts as failed.
+    fn expand<'py>(
+        &self,
+        py: Python<'py>,
+        tickets: PyReadonlyArray1<'py, i64>,
+        children: PyReadonlyArray1<'py, i64>,
+        columns: &Bound<'py, PyDict>,
+        lenient: bool,
+    ) -> PyResult<()> {
+        let given = Given::new(&tickets, &children, columns)?;
+        let answers = given.view()?;
+        detached(py, 1, |_| locked(&self.inner).expand(&answers, lenient))
+    }
+
+    fn fail(&self, py: Python<'_>, tickets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
+        let tickets = unsigned(&tickets)?;
+        detached(py, 1, |_| locked(&self.inner).fail(&tickets))
+    }
+
+    fn cancel(&self, py: Python<'_>, tickets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
+        let tickets = unsigned(&tickets)?;
+        detached(py, 1, |_| locked(&self.inner).cancel(&tickets))
+    }
+
+    /// Which tickets wait for an answer.
+    fn is_waiting<'py>(
+        &self,
+        py: Python<'py>,
+        tickets: PyReadonlyArray1<'py, i64>,
+    ) -> PyResult<Bound<'py, PyArray1<bool>>> {
+        let forest = locked(&self.inner);
+        let waits = unsigned(&tickets)?.into_iter().map(|t| forest.is_waiting(t));
+        Ok(PyArray1::from_vec(py, waits.collect()))
+    }
+
+    fn in_flight(&self) -> u64 {
+        locked(&self.inner).in_flight()
+    }
+
+    /// Simulations finished, tree by tree.
+    fn simulations<'py>(&self, py: Python<'py>) -> Ints<'py> {
+        ints(py, locked(&self.inner).trees().iter().map(|t| t.simulations as i64))
+    }
+
+    /// Requests handed out, tree by tree.
+    fn requests<'py>(&self, py: Python<'py>) -> Ints<'py> {
+        ints(py, locked(&self.inner).trees().iter().map(|t| t.requests as i64))
+    }
+
+    /// Bytes that nodes take, and those of tokens and rollouts.
+    fn bytes(&self) -> (usize, usize) {
+        let forest = locked(&self.inner);
+        let sizes = forest.trees().iter().map(Tree::bytes);
+        sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
+    }
+
+    /// All nodes, tree after tree, as columns.
+    fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        columns::nodes(py, locked(&self.inner).trees())
+    }
+
+    /// All rollouts, tree after tree, as columns.
+    fn rollouts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        columns::rollouts(py, locked(&self.inner).trees())
+    }
+
+    /// Tokens of the edge into each node, tree after tree, and where each begins.
+    fn tokens<'py>(&self, py: Python<'py>) -> (Ints<'py>, Ints<'py>) {
+        let forest = locked(&self.inner);
+        let spans = || {
+            let of = |t: &Tree, n: usize| t.tokens.get(n).to_vec();
+            forest.trees().iter().flat_map(move |t| (0..t.len()).map(move |n| of(t, n)))
+        };
+        let offsets = offsets(spans().map(|span| span.len()));
+        (ints(py, spans().flatten().map(i64::from)), PyArray1::from_vec(py, offsets))
+    }
+
+    /// Values of a node's children as a rule compares them.
+    fn child_values<'py>(
+        &self,
+        py: Python<'py>,
+        tree: usize,
+        node: u32,
+        how: &str,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let forest = locked(&self.inner);
+        let unknown = |option, got: String, expected: &str| {
+            let expected = expected.to_owned();
+            Err(to_py(py, &Error::BadOption { method: "child_values", option, got, expected }))
+        };
+        if tree >= forest.trees().len() {
+            return unknown("tree", tree.to_string(), "a tree's number");
+        }
+        if node as usize >= forest.trees()[tree].len() {
+            return unknown("node", node.to_string(), "a node of the tree");
+        }
+        let at = forest.at(tree, node);
+        let values = match how {
+            "mean" => at.children().iter().map(|c| at.q(c).unwrap_or(0.0)).collect(),
+            "scaled" => rules::muzero::scaled(&at),
+            "completed" => rules::gumbel::Options::default().completed(&at),
+            _ => {
+                return unknown("how", format!("{how:?}"), "\"mean\", \"scaled\" or \"completed\"");
+            }
+        };
+        Ok(PyArray1::from_vec(py, values))
+    }
+
+    /// Each root's recommended child and its children's recommended probabilities.
+    #[allow(clippy::type_complexity)] // an array of actions and one array a tree
+    fn policy<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Ints<'py>, Vec<Bound<'py, PyArray1<f64>>>)> {
+        let forest = locked(&self.inner);
+        let roots = (0..forest.trees().len()).map(|i| forest.at(i, ROOT));
+        let actions = ints(py, roots.clone().map(|at| i64::from(forest.rule().action(&at))));
+        let shares = roots.map(|at| PyArray1::from_vec(py, forest.rule().policy(&at))).collect();
+        Ok((actions, shares))
+    }
+}
+
+/// Trees and nodes by their numbers.
+fn places<'a>(
+    py: Python<'_>,
+    forest: &'a CoreForest,
+    trees: &PyReadonlyArray1<'_, i64>,
+    nodes: &PyReadonlyArray1<'_, i64>,
+) -> PyResult<Vec<(&'a Tree, u32)>> {
+    let place = |(index, (&tree, &node)): (usize, (&i64, &i64))| {
+        let found = usize::try_from(tree).ok().and_then(|t| forest.trees().get(t));
+        match found {
+            Some(found) if (0..found.len() as i64).contains(&node) => Ok((found, node as u32)),
+            _ => {
+                let argument = if found.is_some() { "node" } else { "tree" }.to_owned();
+                let got = if found.is_some() { node } else { tree }.to_string();
+                let expected = "one of the search".to_owned();
+                Err(to_py(py, &Error::Value { argument, index, got, expected }))
+            }
+        }
+    };
+    trees.as_slice()?.iter().zip(nodes.as_slice()?).enumerate().map(place).collect()
+}
