@@ -415,7 +415,7 @@ mod tests {
         own[2000] = f32::NAN;
         own[3000..].fill(-80.0);
         let starts = starts(4, 1000);
-        let rows = plain(&[3, 0, 1, 7], &starts, 1000);
+        let rows = plain(&[3, 0, 0, 7], &starts, 1000);
         let got = stats(&own, &rows, &Exec::default()).unwrap();
         assert_eq!((got.log_probs[0], got.entropies[0]), (0.0, 0.0));
         assert!(got.log_probs[1] == -f64::INFINITY && got.log_sums[1] == -f64::INFINITY);
