@@ -129,7 +129,7 @@ impl<'r, 'a> Nodes<'r, 'a> {
 
     fn of_paths(rollouts: &'r Rollouts<'a>) -> Result<Self> {
         let (turns, groups) = (rollouts.turns()?, rollouts.groups()?);
-        let ids = Groups::from_keys(&rollouts.turn_keys(&NODE_IDS)?);
+        let ids = Groups::from_keys(&rollouts.turn_keys(&NODE_IDS)?, rollouts.exec())?;
         let mut parents = vec![-1; groups.count()];
         let mut known: HashMap<(u32, u32), u32> = HashMap::new();
         let mut of_turn = Vec::with_capacity(ids.len());

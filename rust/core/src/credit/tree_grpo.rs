@@ -166,10 +166,10 @@ fn trees(rollouts: &Rollouts<'_>) -> Result<Groups> {
     let prompts = rollouts.groups()?.ids();
     if rollouts.has(&TREE_IDS) {
         let keys = rollouts.keys(&TREE_IDS)?;
-        let own = Groups::from_keys(&keys.pick(&rollouts.last_rows()));
+        let own = Groups::from_keys(&keys.pick(&rollouts.last_rows()), rollouts.exec())?;
         return Ok(Groups::by(prompts.len(), |t| (prompts[t], own.ids()[t])));
     }
-    let first = Groups::from_keys(&rollouts.turn_keys(&NODE_IDS)?);
+    let first = Groups::from_keys(&rollouts.turn_keys(&NODE_IDS)?, rollouts.exec())?;
     let turns = rollouts.turns()?;
     // A path without a step is a tree of its own.
     Ok(Groups::by(prompts.len(), |t| match turns.of(t).next() {
