@@ -21,14 +21,16 @@ LEVELS = ("token", "turn", "segment", "sequence")
 class Spans:
     """A partition of `N` tokens into `count` spans, some of them perhaps empty.
 
-    Padded rows have a `width` and are summed as a matrix; others have `ids`, `(N,)`, and
-    where each is one run of tokens, perhaps their starts, `offsets`, `(count + 1,)`.
+    Padded rows have a `width` and are summed as a matrix; others have `ids`, `(N,)`. Where
+    each is one run of tokens, in order, `are_runs` is true, and `offsets`, `(count + 1,)`,
+    may hold their starts.
     """
 
     count: int
     width: int | None = None
     ids: Tensor = None
     offsets: Tensor = None
+    are_runs: bool = False
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over each span, `(count,)`."""
@@ -146,7 +148,7 @@ def spans_of_offsets(offsets: Tensor, device: Any) -> Spans:
     """Spans from their starts, `(count + 1,)` on the host."""
     steps = offsets.diff()
     ids = torch.repeat_interleave(torch.arange(len(steps)), steps)
-    return Spans(len(steps), ids=ids.to(device), offsets=offsets.to(device))
+    return Spans(len(steps), ids=ids.to(device), offsets=offsets.to(device), are_runs=True)
 
 
 def row_ids(rows: Spans, size: int, device: Any) -> Tensor:
@@ -166,4 +168,4 @@ def _previous(valid: Tensor, rows: Spans) -> Tensor:
 
 def _spans_from_starts(starts: Tensor) -> Spans:
     # One span more than there can be, so that the count need not be known on the host.
-    return Spans(len(starts) + 1, ids=starts.long().cumsum(0))
+    return Spans(len(starts) + 1, ids=starts.long().cumsum(0), are_runs=True)

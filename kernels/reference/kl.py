@@ -38,28 +38,40 @@ class Penalty:
     output_bound: float | None = 10.0
     bound_all: bool = False
 
+    @property
+    def name(self) -> str:
+        """The estimator: a key of `KINDS`."""
+        bare = self.kind.removesuffix("+")
+        return ALIASES.get(bare, bare)
+
+    @property
+    def is_straight_through(self) -> bool:
+        """Whether the gradient is that of `k2`."""
+        return self.kind.endswith("+")
+
+    @property
+    def limit(self) -> float | None:
+        """The bound of the value, where this estimator has one."""
+        return self.output_bound if self.bound_all or self.name == "k3" else None
+
     def __call__(self, log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
         """The penalty of each token, in the shape given."""
         difference = log_probs - ref_log_probs
-        name = self.kind.removesuffix("+")
-        value = self._value(ALIASES.get(name, name), difference)
-        if not self.kind.endswith("+"):
+        value = _within(self._value(difference), self.limit)
+        if not self.is_straight_through:
             return value
         slope = 0.5 * difference.square()
         return slope - slope.detach() + value.detach()
 
-    def _value(self, name: str, difference: Tensor) -> Tensor:
-        if name == "k1":
-            value = difference
-        elif name == "abs":
-            value = difference.abs()
-        elif name == "k2":
-            value = 0.5 * difference.square()
-        else:
-            negated = _within(-difference, self.input_bound)
-            value = negated.exp() - negated - 1
-        limited = self.bound_all or name == "k3"
-        return _within(value, self.output_bound) if limited else value
+    def _value(self, difference: Tensor) -> Tensor:
+        if self.name == "k1":
+            return difference
+        if self.name == "abs":
+            return difference.abs()
+        if self.name == "k2":
+            return 0.5 * difference.square()
+        negated = _within(-difference, self.input_bound)
+        return negated.exp() - negated - 1
 
 
 PRESETS = {

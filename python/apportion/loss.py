@@ -18,9 +18,10 @@ from apportion.loss_inputs import Given, check_number, check_options
 # loss_inputs comes first: it says what to install where torch is missing.
 import torch
 
+from apportion.kernels.policy_loss import evaluate
 from apportion.kernels.reference import batch as spans
 from apportion.kernels.reference import registry, rollout
-from apportion.kernels.reference.evaluate import Problem, evaluate
+from apportion.kernels.reference.evaluate import Problem
 from apportion.loss_settings import (
     AGGREGATION,
     aggregation,

@@ -1,0 +1,141 @@
+"""Forms of the light op's kernels for `apportion.kernels.aot`. Depends on the kernels.
+
+The token kernel has more flags than can all be combined; `token_variants` is a pairwise
+cover: any two settings of two flags occur together, but for pairs that a call cannot have
+and for the kinds of KL, which meet every surrogate as one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from apportion.kernels.triton import segments as seg
+from apportion.kernels.triton.shipped import Shipped
+from apportion.kernels.triton.sums import det_sum_kernel
+from apportion.kernels.triton.token_loss import BLOCK, token_loss_kernel
+
+FACTORS: dict[str, Sequence[Any]] = {
+    "SURROGATE": (
+        *("ppo", "cispo", "cispo_drop", "sapo", "policy_gradient", "cross_entropy", "dro"),
+        *("topr", "vespo", "geometric", "dppo_tv", "dppo_tv_stop", "dppo_kl", "dppo_kl_stop"),
+    ),
+    "POOLED": ("", "token", "mean"),
+    "WIDTHS": (0, 1, 2),
+    "SCALE": (0, 1, 2),
+    "PENALTY": (False, True),
+    "BOUNDED": (False, True),
+    "DUAL": (False, True),
+    "MULTIPLIER": (False, True),
+    "ROW_IDS": (False, True),
+    "SEGMENT_IDS": (False, True),
+    "TYPE": ("fp32", "bf16"),
+}
+KINDS = [(k, p, t) for k in ("k1", "abs", "k2", "k3") for p in (False, True) for t in (False, True)]
+NUM_WARPS = 4
+INTEGERS = ("size", "width", "segment_width", "blocks", "count", "chunks")
+IDS = ("row_ids", "segment_ids", "ids", "offsets", "order")
+BY_VALUE = (
+    *("low", "high", "scale", "least", "most", "cap", "dual", "c0", "c1", "c2", "c3", "eps"),
+    *("kl_coef", "kl_input", "kl_output"),
+)
+
+
+def shipped() -> Iterator[Shipped]:
+    """Every kernel of the light op."""
+    yield from token_variants()
+    yield from segment_variants()
+    yield _form(det_sum_kernel, "det_sum", {"BLOCK": BLOCK})
+
+
+def token_variants() -> Iterator[Shipped]:
+    """The pairwise cover of K5."""
+    for number, row in enumerate(pairwise(FACTORS, _can_be)):
+        kind, plus, times = KINDS[number % len(KINDS)] if row["PENALTY"] else ("", False, False)
+        width = row.pop("WIDTHS")
+        constants = {
+            **{k: v for k, v in row.items() if k not in ("PENALTY", "TYPE")},
+            **{"LOW": width, "HIGH": width, "KL": kind, "KL_PLUS": plus, "KL_TIMES_RATIO": times},
+            "BLOCK": BLOCK,
+        }
+        flags = [k.lower() for k, v in constants.items() if v is True]
+        flags += [v for k, v in constants.items() if k in ("POOLED", "KL") and v]
+        name = f"token_loss {number} {row['SURROGATE']} {' '.join(flags)}"
+        yield _form(token_loss_kernel, name, constants, row["TYPE"])
+
+
+def segment_variants() -> Iterator[Shipped]:
+    """Every term of K4 with either layout, and the kernels around it."""
+    ways = ((False, False, True), (True, False, True), (True, True, False))
+    for term, (offsets, order, whole) in itertools.product(
+        ("ratio", "geometric", "vespo", "values"), ways
+    ):
+        weighed = term in ("geometric", "vespo") and offsets
+        constants = {
+            **{"TERM": term, "WEIGHTS": weighed, "LOW": 2 * weighed, "HIGH": 1},
+            **{"OFFSETS": offsets, "ORDER": order, "WHOLE": whole, "MEAN": term != "vespo"},
+            **{"CHUNK": seg.CHUNK, "BLOCK": seg.BLOCK},
+        }
+        yield _form(seg.seg_reduce_kernel, f"seg_reduce[{term},{order}]", constants)
+    for mean in (False, True):
+        constants = {"MEAN": mean, "BLOCK": seg.BLOCK}
+        yield _form(seg.seg_finish_kernel, f"seg_finish[{mean}]", constants)
+    for ids, passes in itertools.product((False, True), repeat=2):
+        constants = {"IDS": ids, "PASSES": passes, "BLOCK": BLOCK}
+        yield _form(seg.seg_spread_kernel, f"seg_spread[{ids},{passes}]", constants)
+
+
+def pairwise(factors: Mapping[str, Sequence[Any]], can_be: Any) -> list[dict[str, Any]]:
+    """Rows in which any two possible settings of two factors occur together; greedy."""
+    names = list(factors)
+    open_pairs = {
+        ((a, x), (b, y))
+        for a, b in itertools.combinations(names, 2)
+        for x in factors[a]
+        for y in factors[b]
+        if can_be({a: x, b: y})
+    }
+    rows = []
+    while open_pairs:
+        row = dict(min(open_pairs, key=repr))
+        for name in (name for name in names if name not in row):
+            choices = [value for value in factors[name] if can_be({**row, name: value})]
+            gain = {
+                repr(v): sum(pair in open_pairs for pair in _pairs({**row, name: v}, names))
+                for v in choices
+            }
+            row[name] = max(choices, key=lambda v: gain[repr(v)])
+        rows.append({name: row[name] for name in names})
+        open_pairs -= set(_pairs(row, names))
+    return rows
+
+
+def _pairs(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    ordered = [(name, row[name]) for name in names if name in row]
+    return list(itertools.combinations(ordered, 2))
+
+
+def _can_be(row: Mapping[str, Any]) -> bool:
+    """GMPO has neither a pooled nor a bounded ratio; segments need one to be pooled over."""
+    geometric = row.get("SURROGATE") == "geometric"
+    if geometric and (row.get("POOLED") or row.get("BOUNDED") or row.get("SEGMENT_IDS")):
+        return False
+    return not (row.get("SEGMENT_IDS") and row.get("POOLED") == "")
+
+
+def _form(kernel: Any, name: str, constants: Mapping[str, Any], dtype: str = "fp32") -> Shipped:
+    types = {}
+    for argument in kernel.arg_names:
+        if argument in constants:
+            continue
+        if argument in INTEGERS:
+            types[argument] = "i32"
+        elif argument in BY_VALUE:
+            types[argument] = "fp32"
+        elif argument in IDS:
+            types[argument] = "*i64"
+        else:
+            types[argument] = f"*{dtype}" if argument == "log_probs" else "*fp32"
+    # Loads are predicated by the mask, token by token, which rules out wide ones.
+    return Shipped(name, kernel, types, constants, NUM_WARPS, wide_loads=False)

@@ -1,0 +1,328 @@
+"""The light op against plain torch in float64: run by `test_light_op.py`, interpreted.
+
+On a machine with a GPU the same tests run there, compiled:
+`pytest tests/kernels/light_op.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import apportion as ap
+from apportion.kernels.dispatch import runs_on_triton
+from apportion.kernels.reference.evaluate import Problem
+from apportion.kernels.reference.evaluate import evaluate as plain
+from apportion.kernels.triton import policy_loss as fused
+from apportion.kernels.triton import segments as seg
+from apportion.kernels.triton.surrogates import SURROGATES, covers
+from apportion.kernels.triton.token_loss_op import FLAGS, INPUTS, NUMBERS, token_loss
+from apportion.kernels.triton.variants import pairwise
+from apportion.loss import pose
+from loss_batches import run
+from test_loss_kinks import EDGE, KINKS, OLD
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ROWS, WIDTH = 5, 221  # two blocks, the last one not full
+
+FACTORS: dict[str, Any] = {
+    "loss": sorted(SURROGATES),
+    "level": ("token", "turn", "segment", "sequence"),
+    "ratio_grad": ("token", "mean"),
+    "widths": ("none", "number", "tensor"),
+    "scale": ("none", "number", "tensor"),
+    "kl": ("none", "k1", "abs+", "k2", "k3", "k3+"),
+    "times_ratio": (False, True),
+    "weights": (False, True),
+    "rule": (False, True),
+    "bounds": (None, (-0.4, 0.5)),
+    "packed": (False, True),
+    "dtype": (torch.float32, torch.bfloat16),
+}
+
+
+def has(name: str, option: str) -> bool:
+    return option in ap.losses()[name].options
+
+
+def can_be(row: dict[str, Any]) -> bool:
+    """What the kernel computes: GMPO has neither a pooled nor a bounded ratio."""
+    if row.get("loss") != "geo_mean":
+        return True
+    return row.get("level", "token") == "token" and row.get("bounds") is None
+
+
+CASES = pairwise(FACTORS, can_be)
+
+
+def batch(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Gaps, an empty row, `NaN` outside the mask."""
+    source = torch.Generator().manual_seed(seed)
+
+    def normal() -> torch.Tensor:
+        return torch.randn(ROWS, WIDTH, generator=source)
+
+    mask = torch.rand(ROWS, WIDTH, generator=source) < 0.8
+    mask[2] = False
+    old = -normal().abs() - 0.01
+    given = {
+        "log_probs": torch.minimum(old + 0.3 * normal(), torch.tensor(-1e-3)).to(dtype),
+        "old_log_probs": old,
+        "advantages": normal(),
+        "ref_log_probs": old + 0.2 * normal(),
+        "rollout_weights": 0.5 + torch.rand(ROWS, WIDTH, generator=source),
+        "rollout_log_probs": old + 0.2 * normal(),
+        "clip_low": 0.05 + 0.2 * torch.rand(ROWS, WIDTH, generator=source),
+        "clip_high": 0.05 + 0.2 * torch.rand(ROWS, WIDTH, generator=source),
+        "clip_scale": 0.5 + torch.rand(ROWS, WIDTH, generator=source),
+    }
+    given = {k: v.masked_fill(~mask, math.nan).to(DEVICE) for k, v in given.items()}
+    return {**given, "mask": mask.to(DEVICE)}
+
+
+def arguments(case: dict[str, Any], seed: int) -> dict[str, Any]:
+    """A call of `policy_loss` for a row of the cover."""
+    name, given = case["loss"], batch(seed, case["dtype"])
+    call: dict[str, Any] = {
+        k: given[k] for k in ("log_probs", "old_log_probs", "advantages", "mask")
+    }
+    call |= {"loss": name, "ratio": case["level"], "ratio_grad": case["ratio_grad"]}
+    call["log_ratio_bounds"] = case["bounds"]
+    for width in ("clip_low", "clip_high"):
+        if has(name, width):
+            call[width] = {"none": None, "number": 0.15, "tensor": given[width]}[case["widths"]]
+    if has(name, "clip_scale"):
+        call["clip_scale"] = {"none": None, "number": 0.7, "tensor": given["clip_scale"]}[
+            case["scale"]
+        ]
+    if case["kl"] != "none":
+        call |= {"kl_coef": 0.3, "kl_kind": case["kl"], "kl_times_ratio": case["times_ratio"]}
+        call["ref_log_probs"] = given["ref_log_probs"]
+    if case["weights"]:
+        call["rollout_weights"] = given["rollout_weights"]
+    if case["rule"]:
+        call |= {"off_policy_threshold": 0.01, "rollout_log_probs": given["rollout_log_probs"]}
+    if case["level"] == "turn":
+        call["turns"] = torch.arange(ROWS * WIDTH, device=DEVICE).reshape(ROWS, WIDTH) // 7 % 11
+    if case["level"] == "segment":
+        cuts = range(0, ROWS * WIDTH + 1, WIDTH)
+        call["segment_offsets"] = sorted({*cuts, 3, 100, 101, WIDTH + 150, 3 * WIDTH + 1})
+    if has(name, "dual_clip") and case["rule"]:
+        call["dual_clip"] = 1.1
+    if has(name, "ratio_cap") and case["weights"]:
+        call["ratio_cap"] = 1.2
+    if has(name, "outside") and case["rule"]:
+        call["outside"] = "drop"
+    if case["packed"]:
+        call = {k: v.reshape(-1) if isinstance(v, torch.Tensor) else v for k, v in call.items()}
+        call["offsets"] = list(range(0, ROWS * WIDTH + 1, WIDTH))
+    return call
+
+
+def doubled(call: dict[str, Any]) -> dict[str, Any]:
+    """The same call in float64, on the processor."""
+    return {
+        k: (v.cpu().double() if v.is_floating_point() else v.cpu())
+        if isinstance(v, torch.Tensor)
+        else v
+        for k, v in call.items()
+    }
+
+
+def problem(call: dict[str, Any]) -> tuple[torch.Tensor, Problem]:
+    call = {**call, "log_probs": call["log_probs"].detach().clone().requires_grad_()}
+    names = ("log_probs", "old_log_probs", "advantages", "mask")
+    others = {k: v for k, v in call.items() if k not in names}
+    return call["log_probs"], pose(*(call[n] for n in names), **others)[0]
+
+
+def compare(call: dict[str, Any], tolerance: float = 2e-5) -> None:
+    leaf, given = problem(call)
+    assert runs_on_triton(given.tokens.log_probs) and covers(given)
+    exact_leaf, exact = problem(doubled(call))
+    loss, metrics = fused.evaluate(given)
+    want, want_metrics = plain(exact)
+    scale = float(exact.tokens.advantages.abs().mean()) + abs(want.item())
+    assert loss.item() == pytest.approx(want.item(), rel=tolerance, abs=tolerance * scale)
+    (3 * loss).backward()  # the upstream gradient reaches the product
+    (3 * want).backward()
+    assert leaf.grad is not None and exact_leaf.grad is not None
+    got, slope = leaf.grad.cpu().double(), exact_leaf.grad
+    assert leaf.grad.dtype == leaf.dtype and not got[~call["mask"].cpu()].any()
+    rounding = 1 / 128 if leaf.dtype == torch.bfloat16 else tolerance
+    torch.testing.assert_close(got, slope, rtol=2 * rounding, atol=2e-5 * slope.abs().max().item())
+    assert metrics.keys() == want_metrics.keys()
+    for name, value in metrics.items():
+        assert not value.requires_grad
+        assert value.item() == pytest.approx(want_metrics[name].item(), rel=1e-4, abs=1e-5), name
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Any:
+    """Fresh memory is NaN, so that what a kernel leaves out is seen."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_the_cover_against_float64(number: int) -> None:
+    compare(arguments(CASES[number], number))
+
+
+@pytest.mark.parametrize("kink", range(len(KINKS)))
+def test_kinks_are_taken_as_plain_torch_takes_them(kink: int) -> None:
+    options, distance, advantage, _ = KINKS[kink]
+    if "dual_clip" in options:
+        pytest.skip("e is no number of float32: r does not hit it")
+    call = {
+        "log_probs": torch.full((1, 1), OLD + distance),
+        "old_log_probs": torch.full((1, 1), OLD),
+        "advantages": torch.full((1, 1), advantage),
+        "ref_log_probs": torch.full((1, 1), OLD + 1.0),
+        "mask": torch.ones(1, 1),
+        "loss_agg_mode": "token-sum",
+        **options,
+    }
+    call = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in call.items()}
+    leaf, given = problem(call)
+    if covers(given):
+        want_leaf, same = problem(call)
+        fused.evaluate(given)[0].backward()
+        plain(same)[0].backward()
+        torch.testing.assert_close(leaf.grad, want_leaf.grad, rtol=1e-5, atol=1e-6)
+    else:
+        assert options["loss"] in ("sequence_ppo", "kl_cov")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 1023, 1024, 1025])
+@pytest.mark.parametrize("loss", ["ppo", "geo_mean", "luspo"])
+def test_sizes(loss: str, size: int) -> None:
+    given = {k: v.reshape(-1)[:size][None] for k, v in batch(3).items()}
+    call = {k: given[k] for k in ("log_probs", "old_log_probs", "advantages", "mask")}
+    if size:
+        compare({**call, "loss": loss})
+    else:
+        leaf, empty = problem({**call, "loss": loss})
+        value, metrics = fused.evaluate(empty)
+        value.backward()
+        assert value.item() == 0 and leaf.grad is not None and leaf.grad.shape == (1, 0)
+        assert all(metric.item() == 0 for metric in metrics.values())
+
+
+def test_nothing_to_train_on_is_zero() -> None:
+    given = batch(4)
+    given["mask"] = torch.zeros_like(given["mask"])
+    for name in sorted(SURROGATES):
+        call = {k: given[k] for k in ("log_probs", "old_log_probs", "advantages", "mask")}
+        leaf, none = problem({**call, "loss": name})
+        value, metrics = fused.evaluate(none)
+        value.backward()
+        assert value.item() == 0 and leaf.grad is not None and not leaf.grad.any()
+        assert all(metric.item() == 0 for metric in metrics.values())
+
+
+def test_segments_of_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two levels of sums, and the bits of one where a segment fits a chunk."""
+    case = {name: values[0] for name, values in FACTORS.items()}
+    case |= {"loss": "ppo", "level": "sequence", "ratio_grad": "mean", "widths": "number"}
+    for packed in (False, True):
+        call = arguments({**case, "packed": packed}, 5)
+        whole = fused.evaluate(problem(call)[1])[0]
+        monkeypatch.setattr(seg, "CHUNK", 1024)
+        assert torch.equal(fused.evaluate(problem(call)[1])[0], whole)
+        monkeypatch.setattr(seg, "CHUNK", 128)
+        compare(call)
+        for loss in ("geo_mean", "vespo"):
+            compare(arguments({**case, "loss": loss, "level": "token", "packed": packed}, 5))
+        monkeypatch.undo()
+
+
+def test_a_row_has_the_same_bits_in_any_batch() -> None:
+    case = {name: values[0] for name, values in FACTORS.items()}
+    case |= {"loss": "gspo", "level": "sequence", "ratio_grad": "mean", "widths": "number"}
+    gradients = []
+    for rows in ([0, 1, 2, 3, 4], [3], [4, 3, 1]):
+        call = arguments(case, 6)
+        call = {k: v[rows] if isinstance(v, torch.Tensor) else v for k, v in call.items()}
+        call |= {"loss_agg_mode": "token-mean", "num_tokens": 1000.0}
+        leaf, given = problem(call)
+        fused.evaluate(given)[0].backward()
+        assert leaf.grad is not None
+        gradients.append(leaf.grad[rows.index(3)])
+    assert torch.equal(gradients[0], gradients[1]) and torch.equal(gradients[0], gradients[2])
+
+
+def operands(requires_grad: bool = True) -> tuple[Any, ...]:
+    """What the operator takes for PPO with tensors of widths, poisoned outside the mask."""
+    given = batch(7)
+    flat = {k: v.reshape(-1) for k, v in given.items()}
+    inputs = {
+        **{name: flat[name] for name in ("old_log_probs", "advantages")},
+        "mask": flat["mask"].float(),
+        "row_weights": torch.full((ROWS,), 1e-3, device=DEVICE),
+        "low": flat["clip_low"],
+        "high": flat["clip_high"],
+        "reference": flat["ref_log_probs"],
+    }
+    numbers = {"cap": math.inf, "kl_coef": 0.1, "kl_input": 20.0, "kl_output": 10.0}
+    log_probs = flat["log_probs"].detach().requires_grad_(requires_grad)
+    return (
+        log_probs,
+        [inputs.get(name) for name in INPUTS],
+        *("ppo", "", "", "k3"),
+        [numbers.get(name, 0.0) for name in NUMBERS],
+        [name in ("low", "high") for name in FLAGS],
+        [WIDTH, 0, 0],
+    )
+
+
+def test_nan_outside_the_mask_reaches_nothing() -> None:
+    given = operands()
+    loss, sums, gradient = token_loss(*given)
+    (slope,) = torch.autograd.grad(loss, given[0])
+    assert torch.isfinite(sums).all() and torch.isfinite(gradient).all()
+    assert torch.isfinite(slope).all() and torch.equal(slope, gradient)
+    again = token_loss(*given)
+    assert all(torch.equal(a, b) for a, b in zip(again, (loss, sums, gradient), strict=True))
+
+
+def test_the_operator_is_sound() -> None:
+    """Schema, fake kernel and autograd registration."""
+    # Its outputs hold NaN nowhere, but opcheck compares inputs that do.
+    log_probs, inputs, *others = operands()
+    inputs = [None if x is None else x.nan_to_num() for x in inputs]
+    given = log_probs.detach().nan_to_num().requires_grad_()
+    torch.use_deterministic_algorithms(False)
+    torch.library.opcheck(token_loss, (given, inputs, *others))
+
+
+def test_no_graph_breaks() -> None:
+    given = operands()
+
+    def twice(log_probs: torch.Tensor, inputs: list[Any]) -> torch.Tensor:
+        return 2 * token_loss(log_probs, inputs, *given[2:])[0]
+
+    compiled = torch.compile(twice, fullgraph=True, backend="aot_eager")
+    loss = compiled(given[0], given[1])
+    (slope,) = torch.autograd.grad(loss, given[0])
+    assert torch.equal(slope, 2 * token_loss(*given)[2])
+
+
+def test_the_public_function_takes_this_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(fused, "token_loss", lambda *a: calls.append(a) or token_loss(*a))
+    given = {
+        k: v
+        for k, v in batch(8).items()
+        if k in ("log_probs", "old_log_probs", "advantages", "mask")
+    }
+    run(given, loss="ppo", **EDGE)
+    assert len(calls) == 1
+    run(given, loss="clip_cov")
+    run({**given, "log_probs": given["log_probs"].double()}, loss="ppo")
+    assert len(calls) == 1
