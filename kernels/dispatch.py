@@ -6,6 +6,7 @@ processor, in Triton's interpreter: slow, for tests.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -20,6 +21,11 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 def runs_on_triton(tensor: Any) -> bool:
     """Whether the Triton kernels take this tensor."""
     return tensor.dtype in TYPES and (tensor.is_cuda or _interpreted()) and _has_triton()
+
+
+def on_device_of(tensor: Any) -> Any:
+    """A context in which kernels are launched where the tensor is, as Triton does not see to it."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from apportion.kernels import native
-from apportion.kernels.dispatch import runs_on_triton
+from apportion.kernels.dispatch import on_device_of, runs_on_triton
 from apportion.kernels.reference import row as reference
 from apportion.kernels.reference.row import Row, Tensor
 
@@ -47,8 +47,8 @@ def row_stats(logits: Tensor, row: Row, with_entropy: bool) -> tuple[Tensor, Ten
     if runs_on_triton(logits):
         from apportion.kernels.triton import row as fused
 
-        found: tuple[Tensor, Tensor, Tensor] = fused.row_stats(logits, row, with_entropy)
-        return found
+        with on_device_of(logits):
+            return fused.row_stats(logits, row, with_entropy)
     if native.takes(logits):
         return native.row_stats(logits, row, with_entropy)
     return reference.row_stats(logits, row, with_entropy)
@@ -61,7 +61,8 @@ def row_grad(
     if runs_on_triton(logits):
         from apportion.kernels.triton import row as fused
 
-        fused.row_grad(logits, row, saved, upstream, out)
+        with on_device_of(logits):
+            fused.row_grad(logits, row, saved, upstream, out)
     elif native.takes(logits, out):
         native.row_grad(logits, row, saved, upstream, out)
     else:

@@ -50,6 +50,7 @@ def test_wheel_contents(wheel: Path) -> None:
         "_core.pyi",
         "kernels/__init__.py",
         "kernels/reference/losses.py",
+        "kernels/triton/row.py",
         "report/assets/base.js",
         "trees/assets/trees.js",
     ):

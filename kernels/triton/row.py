@@ -1,182 +1,22 @@
-"""K1 and K2: statistics of rows of logits, and their gradient. Depends on `reference.row`.
-
-`kernels/reference/row.py` has the formulas. Exponentials are in base 2, so a row's scale
-is `log2(e) / temperature`. A program takes one row (K1) or one block of a row (K2) and
-adds in a fixed order without atomics: no bit of a row depends on the rows beside it.
-Offsets of rows are int64, and of what depends on the shape only the block is a constant,
-so that no length of a batch compiles anew.
-"""
+"""The row kernels' host side: their configurations and launches. Depends on `row_kernels`."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 
 from apportion.kernels.reference.row import Row, Tensor
-
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN_2 = tl.constexpr(0.6931471805599453)
-FLOOR = tl.constexpr(-1e30)
-"""Stands for a log-probability of `-inf`, which times a probability of 0 is no number."""
+from apportion.kernels.triton.row_kernels import row_grad_kernel, row_stats_kernel
+from apportion.kernels.triton.shipped import Shipped
 
 STATS_BLOCK, STATS_WARPS = 8192, 8
 GRAD_BLOCK, GRAD_WARPS = 4096, 8
+"""Columns that a program of K1 and of K2 holds at most, and its warps."""
 
-
-def block_of(vocab: int, most: int) -> int:
-    """Columns that a program holds at a time: a power of two, from 128 to `most`."""
-    return min(max(1 << (vocab - 1).bit_length(), 128), most)
-
-
-@triton.jit
-def capped(x, softcap):
-    """`softcap * tanh(x / softcap)`, and the tanh; exact in the limits, no overflow."""
-    e = tl.exp2(tl.abs(x) / softcap * (-2 * LOG2_E))
-    tanh = tl.where(x < 0, -1.0, 1.0) * (1 - e) / (1 + e)
-    return softcap * tanh, tanh
-
-
-@triton.jit
-def fold(top, total, moment, x, scale, ENTROPY: tl.constexpr):
-    """Add a block to a row's largest logit, `sum 2^d` and `sum d 2^d`.
-
-    `d` is the distance to the largest in base 2; `top` is `x` itself, without the scale.
-    """
-    highest = tl.maximum(top, tl.max(x, 0))
-    # Where all was -inf so far there is nothing to rescale, and -inf - -inf is no number.
-    base = tl.where(highest == float("-inf"), 0.0, highest)
-    shift = tl.where(top == float("-inf"), 0.0, (top - base) * scale)
-    d = tl.maximum((x - base) * scale, FLOOR, propagate_nan=tl.PropagateNan.ALL)
-    weight = tl.exp2(d)
-    ratio = tl.exp2(shift)
-    if ENTROPY:
-        moment = ratio * (moment + shift * total) + tl.sum(weight * d, 0)
-    total = ratio * total + tl.sum(weight, 0)
-    return highest, total, moment
-
-
-@triton.jit(do_not_specialize=["length", "scale", "softcap", "vocab_offset", "vocab_size"])
-def row_stats_kernel(
-    logits,
-    targets,
-    mask,
-    temperatures,
-    log_probs,
-    lses,
-    entropies,
-    length,
-    stride_batch: tl.int64,
-    stride_row: tl.int64,
-    vocab,
-    scale,
-    softcap,
-    vocab_offset,
-    vocab_size,
-    SOFTCAP: tl.constexpr,
-    ENTROPY: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """K1: one program a row."""
-    row = tl.program_id(0).to(tl.int64)
-    if mask is not None:
-        if tl.load(mask + row) == 0:
-            tl.store(log_probs + row, 0.0)
-            tl.store(lses + row, 0.0)
-            if ENTROPY:
-                tl.store(entropies + row, 0.0)
-            return
-    if temperatures is not None:
-        scale = 1.0 / tl.load(temperatures + row) * LOG2_E
-    start = logits + row // length * stride_batch + row % length * stride_row
-    columns = tl.arange(0, BLOCK)
-    top, total, moment = float("-inf"), 0.0, 0.0
-    whole = vocab // BLOCK * BLOCK
-    for first in range(0, whole, BLOCK):
-        x = tl.load(start + first + columns).to(tl.float32)
-        if SOFTCAP:
-            x, _ = capped(x, softcap)
-        top, total, moment = fold(top, total, moment, x, scale, ENTROPY)
-    if whole < vocab:
-        inside = whole + columns < vocab
-        x = tl.load(start + whole + columns, mask=inside, other=float("-inf")).to(tl.float32)
-        if SOFTCAP:
-            x = tl.where(inside, capped(x, softcap)[0], float("-inf"))
-        top, total, moment = fold(top, total, moment, x, scale, ENTROPY)
-
-    base = tl.where(top == float("-inf"), 0.0, top)
-    log_total = tl.log2(total)
-    tl.store(lses + row, (base * scale + log_total) * LN_2)
-    if ENTROPY:
-        tl.store(entropies + row, (log_total - moment / total) * LN_2)
-    target = tl.load(targets + row)
-    local = target - vocab_offset
-    here = (local >= 0) & (local < vocab)
-    own = tl.load(start + local, mask=here, other=float("-inf")).to(tl.float32)
-    if SOFTCAP:
-        own = tl.where(here, capped(own, softcap)[0], float("-inf"))
-    log_prob = ((own - base) * scale - log_total) * LN_2
-    # A row without any probability has log_total = -inf. NaN must stay NaN.
-    log_prob = tl.where(own == float("-inf"), own, tl.where(log_prob > 0, 0.0, log_prob))
-    known = (target >= 0) & (target < vocab_size)
-    tl.store(log_probs + row, tl.where(known, log_prob, float("nan")))
-
-
-@triton.jit(do_not_specialize=["length", "scale", "softcap", "vocab_offset"])
-def row_grad_kernel(
-    logits,
-    targets,
-    mask,
-    temperatures,
-    lses,
-    entropies,
-    dlog_probs,
-    dlses,
-    dentropies,
-    out,
-    length,
-    stride_batch: tl.int64,
-    stride_row: tl.int64,
-    out_stride_batch: tl.int64,
-    out_stride_row: tl.int64,
-    vocab,
-    scale,
-    softcap,
-    vocab_offset,
-    SOFTCAP: tl.constexpr,
-    ENTROPY: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """K2: one program a block of a row. `out` may be the logits."""
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = columns < vocab
-    to = out + row // length * out_stride_batch + row % length * out_stride_row + columns
-    if mask is not None:
-        if tl.load(mask + row) == 0:
-            tl.store(to, tl.zeros((BLOCK,), out.dtype.element_ty), mask=inside)
-            return
-    if temperatures is not None:
-        scale = 1.0 / tl.load(temperatures + row) * LOG2_E
-    at = logits + row // length * stride_batch + row % length * stride_row + columns
-    x = tl.load(at, mask=inside, other=float("-inf")).to(tl.float32)
-    if SOFTCAP:
-        x, tanh = capped(x, softcap)
-    z = x * scale - tl.load(lses + row) * LOG2_E
-    z = tl.maximum(z, FLOOR, propagate_nan=tl.PropagateNan.ALL)
-    dlog_prob = tl.load(dlog_probs + row)
-    factor = tl.load(dlses + row) - dlog_prob
-    if ENTROPY:
-        dentropy = tl.load(dentropies + row)
-        factor -= dentropy * (z * LN_2 + tl.load(entropies + row))
-    grad = tl.exp2(z) * factor
-    local = tl.load(targets + row) - vocab_offset
-    grad += tl.where(columns == local, dlog_prob, 0.0)
-    if SOFTCAP:
-        grad *= 1 - tanh * tanh
-    tl.store(to, (grad * (scale * LN_2)).to(out.dtype.element_ty), mask=inside)
+LOG2_E = math.log2(math.e)
 
 
 def row_stats(logits: Tensor, row: Row, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -256,10 +96,54 @@ def per_row(row: Row) -> tuple[Tensor, Tensor | None, Tensor | None]:
 def numbers(row: Row) -> tuple[float, float, int]:
     """The scale in base 2, unless each row has its own; the softcap; the vocabulary's offset."""
     each = isinstance(row.temperature, torch.Tensor)
-    scale = 1.0 if each else LOG2_E.value / row.temperature
+    scale = 1.0 if each else LOG2_E / row.temperature
     return scale, 0.0 if row.softcap is None else row.softcap, row.vocab_offset
+
+
+def block_of(vocab: int, most: int) -> int:
+    """Columns that a program holds at a time: a power of two, from 128 to `most`."""
+    return min(max(1 << (vocab - 1).bit_length(), 128), most)
 
 
 def warps_of(block: int, most: int, warps: int) -> int:
     """As many warps as keep a thread's share of a smaller block that of the largest."""
     return max(warps * block // most, 1)
+
+
+def shipped() -> list[Shipped]:
+    """Both kernels, for every type of logits, with and without entropy and softcap."""
+    flags = ((True, False), (False, False), (True, True))
+    return [
+        _form(kernel, logits, entropy, softcap, block, warps)
+        for logits in ("bf16", "fp16", "fp32")
+        for entropy, softcap in flags
+        for kernel, block, warps in (
+            (row_stats_kernel, STATS_BLOCK, STATS_WARPS),
+            (row_grad_kernel, GRAD_BLOCK, GRAD_WARPS),
+        )
+    ]
+
+
+def _form(
+    kernel: Any, logits: str, entropy: bool, softcap: bool, block: int, warps: int
+) -> Shipped:
+    name = f"{kernel.__name__} {logits}" + ", entropy" * entropy + ", softcap" * softcap
+    constants = {"ENTROPY": entropy, "SOFTCAP": softcap, "BLOCK": block, "temperatures": None}
+    if not entropy:
+        constants |= {key: None for key in ("entropies", "dentropies") if key in kernel.arg_names}
+    types = {key: _type(key, logits) for key in kernel.arg_names if key not in constants}
+    aligned = frozenset(key for key in types if "stride" in key or key == "vocab")
+    return Shipped(name, kernel, types, constants, warps, aligned)
+
+
+def _type(argument: str, logits: str) -> str:
+    """As the launches above give it."""
+    if argument in ("logits", "out"):
+        return f"*{logits}"
+    if "stride" in argument:
+        return "i64"
+    if "vocab" in argument or argument == "length":
+        return "i32"
+    if argument in ("scale", "softcap"):
+        return "fp32"
+    return {"targets": "*i64", "mask": "*u8"}.get(argument, "*fp32")
