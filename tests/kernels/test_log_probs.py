@@ -1,4 +1,4 @@
-"""`token_log_probs` in plain torch: against autograd in float64, odd rows, wrong input."""
+"""`token_log_probs` on a processor: against autograd in float64, odd rows, wrong input."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from row_oracle import gradients, row_oracle  # noqa: E402
 
 import apportion as ap  # noqa: E402
 from apportion.errors import DtypeError, InputError, OptionError  # noqa: E402
+from apportion.kernels import native  # noqa: E402
 
 FOLDER = Path(__file__).parent
 
@@ -30,6 +31,14 @@ def case(batch: int, length: int, vocab: int, seed: int = 0, spread: float = 3.0
     return logits.requires_grad_(), targets, mask, upstream * mask
 
 
+@pytest.fixture(params=["core", "torch"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows go through the core where it takes them; once more without it."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "takes", lambda *_: False)
+
+
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("softcap", [None, 5.0])
 @pytest.mark.parametrize("temperature", ["one", "number", "sequences", "rows"])
 @pytest.mark.parametrize("in_place", [False, True])
@@ -64,6 +73,7 @@ def test_packed_rows_are_padded_rows() -> None:
         assert torch.equal(left.flatten(), right)
 
 
+@pytest.mark.usefixtures("path")
 def test_gradcheck() -> None:
     logits, targets, mask, _ = case(2, 3, 6)
     each = torch.tensor([[0.5, 1.0, 2.0], [1.5, 0.7, 1.0]], dtype=torch.float64)
@@ -74,6 +84,7 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(both, (logits,))
 
 
+@pytest.mark.usefixtures("path")
 def test_entropy_left_out() -> None:
     logits, targets, _, upstream = case(2, 3, 6)
     got = ap.token_log_probs(logits, targets, entropy=False)
@@ -85,6 +96,7 @@ def test_entropy_left_out() -> None:
     )
 
 
+@pytest.mark.usefixtures("path")
 def test_what_is_masked_reaches_nothing() -> None:
     logits, targets, mask, upstream = case(3, 4, 9)
     clean = ap.token_log_probs(logits, targets, mask=mask)
@@ -98,6 +110,7 @@ def test_what_is_masked_reaches_nothing() -> None:
     assert slope.isfinite().all() and (slope[~mask] == 0).all()
 
 
+@pytest.mark.usefixtures("path")
 def test_columns_without_probability() -> None:
     logits, targets, _, upstream = case(2, 3, 8)
     with torch.no_grad():
@@ -115,6 +128,7 @@ def test_columns_without_probability() -> None:
     assert (improbable == -math.inf).all()
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("shape", [(0,), (0, 4), (4, 0)])
 def test_no_rows(shape: tuple[int, ...]) -> None:
     logits = torch.zeros(*shape, 5, requires_grad=True)
@@ -124,6 +138,7 @@ def test_no_rows(shape: tuple[int, ...]) -> None:
     assert logits.grad.shape == logits.shape
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("vocab", [1, 127, 2053])
 def test_types(kind: torch.dtype, vocab: int) -> None:
@@ -139,6 +154,7 @@ def test_types(kind: torch.dtype, vocab: int) -> None:
     torch.testing.assert_close(slope.double(), gradients(want, upstream, exact), **near)
 
 
+@pytest.mark.usefixtures("path")
 def test_views_are_read_in_place() -> None:
     logits, targets, _, upstream = case(3, 6, 9)
     shifted = ap.token_log_probs(logits[:, :-1], targets[:, 1:])
@@ -162,6 +178,7 @@ def test_in_place_uses_the_logits() -> None:
         total.backward()
 
 
+@pytest.mark.usefixtures("path")
 def test_no_bit_depends_on_the_other_rows() -> None:
     logits, targets, _, upstream = (x.detach() for x in case(7, 1, 4099))
     logits = logits.float().requires_grad_()
@@ -275,6 +292,7 @@ def test_wrong_input(message: str) -> None:
         call()
 
 
+@pytest.mark.usefixtures("path")
 def test_unchecked_targets_give_no_number() -> None:
     log_probs, _ = ap.token_log_probs(X, Y + 5, check=False)
     assert log_probs.isnan().all()
