@@ -33,5 +33,9 @@ class FileFormatError(InputError):
     """A file holds something that cannot be read; names file, line and field."""
 
 
+class EvaluatorError(ApportionError, RuntimeError):
+    """A model or server that a search asks did not answer, or not as it must."""
+
+
 class InternalError(ApportionError, RuntimeError):
     """A bug in apportion. Please report it."""
