@@ -19,17 +19,21 @@ import torch
 
 from apportion.errors import EvaluatorError, InputError, OptionError
 from apportion.evaluators import Answer, Request, Step
-from apportion.integrations.transformers.prefix_cache import Batch, Known, PrefixCache, shares
+from apportion.integrations.transformers.prefix_cache import Batch, PrefixCache, shares
 from apportion.integrations.transformers.sampling import Sampling, choose
 
 PROPOSALS = ("sample", "top_k")
+
+
+Prefix = tuple[tuple[int, ...], tuple[int, ...]]
+"""Tokens of a state, and where in them its steps begin."""
 
 
 @dataclass(eq=False)
 class Row:
     """One continuation in the making."""
 
-    prefix: tuple[int, ...]
+    prefix: Prefix
     stops: tuple[str, ...]
     room: int
     draws: Any
@@ -108,7 +112,6 @@ class TransformersEvaluator:
         self.cache = PrefixCache(model, cache_tokens) if shares(model) else None
         self._prompts: dict[str, tuple[int, ...]] = {}
 
-    @torch.inference_mode()
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """One answer a request, in order.
 
@@ -116,6 +119,10 @@ class TransformersEvaluator:
             InputError: a prompt longer than the model takes.
             EvaluatorError: logits that are no numbers.
         """
+        with torch.inference_mode():
+            return self._answer(requests)
+
+    def _answer(self, requests: Sequence[Request]) -> list[Answer]:
         answers: list[Answer | None] = [None] * len(requests)
         rows: list[Row] = []
         spans: list[tuple[int, int, int]] = []
@@ -129,7 +136,7 @@ class TransformersEvaluator:
                 spans.append((i, len(rows), len(rows) + len(made)))
                 rows += made
         for start in range(0, len(rows), self.batch_size):
-            self._generate(rows[start : start + self.batch_size], requests)
+            self._generate(rows[start : start + self.batch_size])
         for i, first, last in spans:
             before = self._answer_tokens(requests[i])
             answers[i] = Answer(tuple(self._step(before, row) for row in rows[first:last]))
@@ -142,11 +149,14 @@ class TransformersEvaluator:
         if prompt not in self._prompts:
             text, special = prompt, True
             if getattr(self.tokenizer, "chat_template", None):
-                text, special = self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": prompt}],
-                    tokenize=False,
-                    add_generation_prompt=True,
-                ), False
+                text, special = (
+                    self.tokenizer.apply_chat_template(
+                        [{"role": "user", "content": prompt}],
+                        tokenize=False,
+                        add_generation_prompt=True,
+                    ),
+                    False,
+                )
             ids = self.tokenizer(text, add_special_tokens=special).input_ids
             if self.limit is not None and len(ids) >= self.limit:
                 raise InputError(
@@ -165,30 +175,22 @@ class TransformersEvaluator:
         """Tokens of the steps so far; those that have none are tokenised."""
         return [t for step in request.steps for t in step.tokens or self._encode(step.text)]
 
-    def _prefix(self, request: Request) -> tuple[tuple[int, ...], list[int]]:
-        """Tokens of the state, and where in them its steps begin."""
+    def _prefix(self, request: Request) -> Prefix:
         tokens = list(self.prompt_tokens(request.prompt))
         cuts = [len(tokens)]
         for step in request.steps:
             tokens += step.tokens or self._encode(step.text)
             cuts.append(len(tokens))
-        return tuple(tokens), cuts
+        return tuple(tokens), tuple(cuts)
 
-    def _known(self, requests: Sequence[Request]) -> dict[tuple[int, ...], Known]:
-        """The prefixes of requests, of those that have room for another token."""
-        assert self.cache is not None
-        wanted = [self._prefix(request) for request in requests]
-        known = self.cache.get([w for w in wanted if self._room(w[0]) > 0])
-        return {one.tokens: one for one in known}
-
-    def _room(self, prefix: tuple[int, ...]) -> int:
-        return 1 << 30 if self.limit is None else self.limit - len(prefix)
+    def _room(self, prefix: Prefix) -> int:
+        return 1 << 30 if self.limit is None else self.limit - len(prefix[0])
 
     # Generation
 
     def _rows(self, request: Request) -> list[Row]:
         """What is to be written for a request; nothing where the context is full."""
-        prefix, _ = self._prefix(request)
+        prefix = self._prefix(request)
         room = min(self.max_tokens[request.kind], self._room(prefix))
         if request.kind == "rollout":
             if room <= 0:
@@ -201,20 +203,19 @@ class TransformersEvaluator:
         count = min(request.count, self.model.config.get_text_config().vocab_size)
         return [Row(prefix, self.stop, room, None, first=rank) for rank in range(count)]
 
-    def _generate(self, rows: list[Row], requests: Sequence[Request]) -> None:
+    def _generate(self, rows: list[Row]) -> None:
         """Write rows to their ends; rows that have ended leave the batch."""
         rows = [row for row in rows if row.room > 0]
         if not rows:
             return
         if self.cache is None:
+            # No padding: rows of one prefix are a batch.
             for prefix in dict.fromkeys(row.prefix for row in rows):
                 same = [row for row in rows if row.prefix == prefix]
                 batch = Batch.empty(self.model, len(same))
-                self._write(batch, same, batch.feed([prefix] * len(same)))
+                self._write(batch, same, batch.feed([prefix[0]] * len(same)))
             return
-        prefixes = {row.prefix for row in rows}
-        known = self._known([r for r in requests if self._prefix(r)[0] in prefixes])
-        starts = [known[row.prefix] for row in rows]
+        starts = self.cache.get([row.prefix for row in rows])
         logits = torch.stack([start.logits for start in starts])
         self._write(Batch.of(self.model, starts), rows, logits)
 
@@ -264,13 +265,14 @@ class TransformersEvaluator:
                 raise InputError(f"candidates[{i}]: got {text!r}, which has no tokens")
         if not candidates:
             return Answer()
-        prefix, _ = self._prefix(request)
-        if self._room(prefix) < max(map(len, candidates)):
-            raise EvaluatorError(f"score: no room for a candidate after {len(prefix)} tokens")
+        prefix = self._prefix(request)
+        state, most = prefix[0], max(map(len, candidates))
+        if self._room(prefix) < most:
+            raise EvaluatorError(f"score: no room for {most} tokens after {len(state)}")
         if self.cache is None:
-            rows = [(self._full_logits([*prefix, *c])[len(prefix) - 1 :], c) for c in candidates]
+            rows = [(self._full_logits([*state, *c])[len(state) - 1 :], c) for c in candidates]
         else:
-            start = self._known([request])[prefix]
+            (start,) = self.cache.get([prefix])
             batch = Batch.of(self.model, [start] * len(candidates))
             after = batch.feed(candidates, every=True)
             first = start.logits.expand(len(candidates), 1, -1)
@@ -286,14 +288,14 @@ class TransformersEvaluator:
         """P(good) / (P(good) + P(bad)) after the state and the judge's prompt."""
         if self.judge is None:
             raise OptionError('judge: got None, expected two texts, for requests of kind "value"')
-        prefix, _ = self._prefix(request)
+        prefix = self._prefix(request)
         asked = self._encode(self.judge_prompt)
-        if self._room(prefix) < len(asked) + 1:
-            raise EvaluatorError(f"value: no room for the judge after {len(prefix)} tokens")
+        if self._room(prefix) <= len(asked):
+            raise EvaluatorError(f"value: no room for the judge after {len(prefix[0])} tokens")
         if self.cache is None:
-            logits = self._full_logits([*prefix, *asked])[-1]
+            logits = self._full_logits([*prefix[0], *asked])[-1]
         else:
-            start = self._known([request])[prefix]
+            (start,) = self.cache.get([prefix])
             logits = start.logits
             if asked:
                 logits = Batch.of(self.model, [start]).feed([asked])[0]
@@ -319,5 +321,5 @@ def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
     """Tokens that end an answer."""
     config = getattr(model, "generation_config", None)
     ids = getattr(config, "eos_token_id", None)
-    found = set(ids) if isinstance(ids, list | tuple) else {ids}
-    return frozenset(found | {tokenizer.eos_token_id}) - {None}
+    found = [*ids] if isinstance(ids, list | tuple) else [ids]
+    return frozenset(i for i in (*found, tokenizer.eos_token_id) if i is not None)

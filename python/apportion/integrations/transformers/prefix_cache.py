@@ -131,7 +131,10 @@ class Batch:
         cache = DynamicCache(config=model.config)
         for index, (keys, values) in enumerate(pattern):
             shape = (len(rows), keys.shape[1], width)
-            pair = (keys.new_zeros(*shape, keys.shape[3]), values.new_zeros(*shape, values.shape[3]))
+            pair = (
+                keys.new_zeros(*shape, keys.shape[3]),
+                values.new_zeros(*shape, values.shape[3]),
+            )
             for i, row in enumerate(rows):
                 if row:
                     for block, own in zip(pair, row.layers[index], strict=True):
@@ -148,7 +151,10 @@ class Batch:
         return int(self.mask.shape[1])
 
     def feed(
-        self, tokens: Sequence[Sequence[int]], ends: Sequence[int] | None = None, every: bool = False
+        self,
+        tokens: Sequence[Sequence[int]],
+        ends: Sequence[int] | None = None,
+        every: bool = False,
     ) -> torch.Tensor:
         """Run tokens, shorter rows padded on the right; logits after each row's last one.
 

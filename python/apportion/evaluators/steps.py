@@ -1,109 +1,26 @@
-"""What a search asks a language model, and what the model answers.
+"""The leaves of a search as states of an answer that a model writes step by step.
 
-`StepEvaluator` stands between a `Search`, which knows nodes by number, and a model,
-which knows text: leaves become requests, answers become values, priors and children.
-A model is anything with `answer(requests)`, plain or async; those of
-`apportion.integrations.transformers` and `apportion.integrations.openai` are two.
-Depends on `tree` and `errors`; torch and httpx stay with the models.
+Depends on `requests`, `tree` and `errors`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from apportion.errors import EvaluatorError, InputError, OptionError
+from apportion.evaluators.requests import PRIORS, Answer, Model, Request, Step, priors, seeds
 from apportion.tree import Leaves, Search
 
-KINDS = ("expand", "rollout", "score", "value")
-PRIORS = ("mean", "sum", "equal")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A piece of an answer: one step, or a rollout to the end.
-
-    Args:
-        text: what it reads.
-        tokens: its tokens, the end-of-text token included; empty where unknown.
-        log_probs: of each token under the model at temperature 1, before any filter;
-            empty where unknown.
-        done: the answer ends here.
-    """
-
-    text: str
-    tokens: tuple[int, ...] = ()
-    log_probs: tuple[float, ...] = ()
-    done: bool = False
-
-
-@dataclass(frozen=True)
-class Request:
-    """One question about the state after `steps` of the answer to `prompt`.
-
-    `kind` is one of
-
-    - `"expand"`: `count` next steps,
-    - `"rollout"`: `count` ways to the end of the answer,
-    - `"score"`: tokens and log-probs of each of `candidates` as the next step,
-    - `"value"`: how good the state is.
-
-    `seeds` has one number for each of `count`: what is sampled under a seed does not
-    depend on what else is asked.
-    """
-
-    kind: str
-    prompt: str
-    steps: tuple[Step, ...] = ()
-    count: int = 1
-    seeds: tuple[int, ...] = ()
-    candidates: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuses what no model can answer."""
-        if self.kind not in KINDS:
-            expected = ", ".join(KINDS)
-            raise OptionError(f"kind: got {self.kind!r}, expected one of {expected}")
-        if self.kind in ("expand", "rollout") and len(self.seeds) != self.count:
-            raise InputError(f"seeds: got {len(self.seeds)}, expected {self.count}, one a sample")
-
-    @property
-    def text(self) -> str:
-        """The answer so far."""
-        return "".join(step.text for step in self.steps)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Steps asked for, which may be fewer than `count`, or the value asked for."""
-
-    steps: tuple[Step, ...] = ()
-    value: float | None = None
-
-
-class Model(Protocol):
-    """Answers requests, one answer each in their order."""
-
-    def answer(self, requests: Sequence[Request], /) -> Any:
-        """A list of `Answer`, or an awaitable of one."""
-
-
-def seeds(base: int, name: str, path: Sequence[int], kind: str, count: int) -> tuple[int, ...]:
-    """Seeds below 2^31 that depend on the arguments alone.
-
-    A state is named by its problem and the children taken to it, so that its samples
-    do not depend on when it was reached, or on which machine.
-    """
-    key = f"{base}/{name}/{'.'.join(map(str, path))}/{kind}".encode()
-    words = np.frombuffer(hashlib.shake_128(key).digest(4 * count), dtype="<u4")
-    return tuple(int(word) >> 1 for word in words)
+PATIENCE = 3
+"""Batches without any answer after which a search that bears failures ends all the same."""
 
 
 @dataclass
@@ -173,19 +90,92 @@ class StepEvaluator:
 
     def __call__(self, leaves: Leaves) -> dict[str, Any]:
         """Evaluate, for `Search.run`; an async model is run to its end."""
-        states, requests, owners = self._ask(leaves)
-        answers = self.model.answer(requests)
-        if inspect.isawaitable(answers):
-            answers = asyncio.run(_awaited(answers))
-        return self._tell(leaves, states, requests, owners, answers)
+        return asyncio.run(self.evaluate(leaves))
 
     async def evaluate(self, leaves: Leaves) -> dict[str, Any]:
-        """Evaluate with an async model."""
+        """Evaluate; the first error of any leaf is raised."""
+        found = await self._states(leaves)
+        for state in found:
+            if isinstance(state, EvaluatorError):
+                raise state
+        return self._keep(leaves, [state for state in found if isinstance(state, State)])
+
+    def run(self, search: Search, **how: Any) -> int:
+        """As `arun`, from code that is not async."""
+        return asyncio.run(self.arun(search, **how))
+
+    async def arun(
+        self,
+        search: Search,
+        *,
+        batch_size: int = 64,
+        per_tree: int | None = None,
+        on_error: str = "raise",
+        tick: Callable[[int], None] | None = None,
+    ) -> int:
+        """Search until the budgets are spent; how many leaves failed.
+
+        Each batch is answered before the next is asked, so that results do not depend on
+        the order in which answers come.
+
+        Args:
+            search: a search with a tree for each prompt.
+            batch_size: leaves asked for at once.
+            per_tree: as in `Search.select`.
+            on_error: `"raise"` gives a batch back and raises the first `EvaluatorError`
+                in it; `"fail"` gives back the leaves that had one and goes on, as long as
+                one of three batches in a row is answered in part.
+            tick: called after every batch with the simulations done in all trees.
+        """
+        if on_error not in ("raise", "fail"):
+            raise OptionError(f"run: option on_error: got {on_error!r}, expected 'raise' or 'fail'")
+        failed, lost = 0, 0
+        async with AsyncExitStack() as stack:
+            if isinstance(self.model, AbstractAsyncContextManager):
+                await stack.enter_async_context(self.model)
+            while leaves := search.select(batch_size, per_tree=per_tree):
+                try:
+                    found = await self._states(leaves)
+                except BaseException:
+                    search.fail(leaves)
+                    raise
+                errors = [state for state in found if isinstance(state, EvaluatorError)]
+                bad = np.array([isinstance(state, EvaluatorError) for state in found])
+                if errors and on_error == "raise":
+                    search.fail(leaves)
+                    raise errors[0]
+                if errors:
+                    search.fail(leaves[bad])
+                    failed += len(errors)
+                answered = leaves[~bad]
+                states = [state for state in found if isinstance(state, State)]
+                search.expand(answered, **self._keep(answered, states))
+                lost = 0 if states else lost + 1
+                if lost == PATIENCE:
+                    what = f"{PATIENCE} batches in a row without an answer, the last: {errors[-1]}"
+                    raise EvaluatorError(what) from errors[-1]
+                if tick is not None:
+                    tick(int(search.simulations.sum()))
+        return failed
+
+    async def _states(self, leaves: Leaves) -> list[State | EvaluatorError]:
+        """What was found at each leaf."""
         states, requests, owners = self._ask(leaves)
-        answers = self.model.answer(requests)
+        answers = self.model.answer(requests) if requests else []
         if inspect.isawaitable(answers):
             answers = await answers
-        return self._tell(leaves, states, requests, owners, answers)
+        if len(answers) != len(requests):
+            raise EvaluatorError(f"model: got {len(answers)} answers to {len(requests)} requests")
+        mine: list[list[tuple[Request, Answer]]] = [[] for _ in states]
+        for request, row, answer in zip(requests, owners, answers, strict=True):
+            mine[row].append((request, answer))
+        found: list[State | EvaluatorError] = []
+        for tree, state, told in zip(leaves.tree.tolist(), states, mine, strict=True):
+            try:
+                found.append(self._fill(tree, state, told))
+            except EvaluatorError as error:
+                found.append(error)
+        return found
 
     def _ask(self, leaves: Leaves) -> tuple[list[State], list[Request], list[int]]:
         """The leaves' states, requests, and which leaf each request is for."""
@@ -217,38 +207,32 @@ class StepEvaluator:
             for kind, n in wanted
         ]
 
-    def _tell(
-        self,
-        leaves: Leaves,
-        states: list[State],
-        requests: list[Request],
-        owners: list[int],
-        answers: Any,
-    ) -> dict[str, Any]:
-        """Values, priors and ends; what was seen is kept once all of it is in order."""
-        if len(answers) != len(requests):
-            raise EvaluatorError(f"model: got {len(answers)} answers to {len(requests)} requests")
-        trees, nodes = leaves.tree.tolist(), leaves.node.tolist()
-        for request, row, answer in zip(requests, owners, answers, strict=True):
-            state = states[row]
+    def _fill(self, tree: int, state: State, told: Sequence[tuple[Request, Answer]]) -> State:
+        """Write answers into a state, and its value."""
+        for request, answer in told:
+            if answer.error is not None:
+                raise answer.error
             if request.kind == "expand":
                 state.children = _distinct(answer.steps)
             elif request.kind == "rollout":
+                if not answer.steps:
+                    raise EvaluatorError(f"model: no rollout for tree {tree}")
+                texts = [state.text + rollout.text for rollout in answer.steps]
                 state.rollouts = answer.steps
-                state.scores = tuple(
-                    self._score(trees[row], state.text + rollout.text) for rollout in answer.steps
-                )
-                if not state.scores:
-                    raise EvaluatorError(f"model: no rollout for node {nodes[row]}")
+                state.scores = tuple(self._score(tree, text) for text in texts)
                 state.value = float(np.mean(state.scores))
             else:
                 if answer.value is None or not math.isfinite(answer.value):
                     raise EvaluatorError(f"model: got value {answer.value}, expected a number")
                 state.value = float(answer.value)
-        for tree, state in zip(trees, states, strict=True):
-            if state.steps and state.steps[-1].done:
-                state.terminal, state.value = True, self._score(tree, state.text)
-        self.states.update(zip(zip(trees, nodes, strict=True), states, strict=True))
+        if state.steps and state.steps[-1].done:
+            state.terminal, state.value = True, self._score(tree, state.text)
+        return state
+
+    def _keep(self, leaves: Leaves, states: list[State]) -> dict[str, Any]:
+        """Remember states under their nodes; what `Search.expand` is told of them."""
+        places = zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True)
+        self.states.update(zip(places, states, strict=True))
         return {
             "values": [state.value for state in states],
             "priors": [priors(state.children, self.prior) for state in states],
@@ -300,25 +284,9 @@ class StepEvaluator:
         return rows
 
 
-def priors(steps: Sequence[Step], how: str = "mean") -> list[float]:
-    """Probabilities of steps from their log-probs, see `StepEvaluator`; they sum to 1."""
-    if not steps:
-        return []
-    if how == "equal" or not all(step.log_probs for step in steps):
-        return [1 / len(steps)] * len(steps)
-    sums = np.array([math.fsum(step.log_probs) for step in steps])
-    lengths = np.array([len(step.log_probs) for step in steps]) if how == "mean" else 1
-    weights = np.exp(sums / lengths - np.max(sums / lengths))
-    return [float(w) for w in weights / weights.sum()]
-
-
 def _distinct(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Each text once, the first of it; an end and a step that goes on are not the same."""
     found: dict[tuple[str, bool], Step] = {}
     for step in steps:
         found.setdefault((step.text, step.done), step)
     return tuple(found.values())
-
-
-async def _awaited(answers: Awaitable[Any]) -> Any:
-    return await answers

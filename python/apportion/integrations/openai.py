@@ -1,0 +1,323 @@
+"""Any server with OpenAI's completions endpoint as the evaluator of a search.
+
+    async with OpenAIEvaluator("http://localhost:8000/v1", "model") as evaluator:
+        answers = await evaluator.answer(requests)
+
+Every sample is a request of its own with its own seed, so that nothing is needed of a
+server beyond `POST /completions` with `stream`: vLLM, SGLang, llama.cpp and
+`transformers serve` have it, and the first two keep the shared prefix. Text is
+streamed, and a step's stream is left at the end of the step: whether a text ended by
+itself or at a stop is thus known, which the endpoint's answer does not say.
+Depends on `evaluators`; imports httpx, and is imported by nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from apportion.errors import EvaluatorError, ExtraMissingError, OptionError
+from apportion.evaluators import Answer, Request, Step
+
+try:
+    import httpx
+except ImportError as missing:
+    raise ExtraMissingError(
+        'apportion.integrations.openai needs httpx: pip install "apportion[search]"'
+    ) from missing
+
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may succeed."""
+
+
+T = TypeVar("T")
+
+
+class _Passing(Exception):
+    """A failure after which another attempt is worth its time, after `wait` seconds."""
+
+    def __init__(self, what: str, wait: float = 0.0) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+@dataclass(eq=False)
+class OpenAIEvaluator:
+    """Answers the requests of a search through `POST {url}/completions`.
+
+    Args:
+        url: of the API, with its version: `http://localhost:8000/v1`.
+        model: its name on the server.
+        template: what is sent, `{prompt}` in it standing for the prompt; a chat model
+            wants its template here. The steps so far follow it.
+        api_key: sent as a bearer token.
+        temperature, top_p: as the server takes them.
+        log_probs: ask for log-probs, of which priors are made; some servers have none.
+        stop: texts with which a step ends, the text included.
+        max_step_tokens: tokens after which a step ends anyhow.
+        max_rollout_tokens: tokens after which a rollout is cut off.
+        judge: two texts, each one token. A value is the probability of the first
+            against the second after `judge_prompt`; both must be among the
+            `judge_top` likeliest, one that is not counts as 0.
+        judge_prompt: text put after the state for that.
+        judge_top: likeliest tokens asked for with a value; servers have a maximum.
+        concurrency: requests at a time.
+        timeout: seconds for one attempt, the whole stream included.
+        retries: further attempts after a connection that failed, a timeout or a
+            passing status (408, 409, 425, 429, 500, 502, 503, 504).
+        backoff: seconds before the second attempt, doubled before each further one; a
+            `Retry-After` that is longer counts instead, but at most `timeout`.
+        extra: further fields of the request's body.
+
+    A request whose attempts are used up, or whose answer is not what it should be, gets
+    an `Answer` with an `EvaluatorError`, which names the URL and what was got.
+    """
+
+    url: str
+    model: str
+    template: str = "{prompt}"
+    api_key: str | None = field(default=None, repr=False)
+    temperature: float = 1.0
+    top_p: float = 1.0
+    log_probs: bool = True
+    stop: Sequence[str] = ("\n",)
+    max_step_tokens: int = 64
+    max_rollout_tokens: int = 256
+    judge: tuple[str, str] | None = None
+    judge_prompt: str = ""
+    judge_top: int = 5
+    concurrency: int = 16
+    timeout: float = 60.0
+    retries: int = 3
+    backoff: float = 0.5
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks the options; nothing is connected yet."""
+        if "{prompt}" not in self.template:
+            raise OptionError(f"template: got {self.template!r}, expected one with {{prompt}}")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise OptionError(f"stop: got {self.stop!r}, expected texts that are not empty")
+        least = {"max_step_tokens": 1, "max_rollout_tokens": 1, "concurrency": 1, "retries": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise OptionError(f"{name}: got {getattr(self, name)}, expected at least {low}")
+        if not self.timeout > 0:
+            raise OptionError(f"timeout: got {self.timeout}, expected seconds above 0")
+        self._connection: _Connection | None = None
+
+    async def __aenter__(self) -> OpenAIEvaluator:
+        """Opens connections that last for the block."""
+        self._connection = _Connection(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes them."""
+        if self._connection is not None:
+            await self._connection.client.aclose()
+            self._connection = None
+
+    async def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """One answer a request, in order; outside a `with` block over connections of its own."""
+        if self._connection is None:
+            async with self:
+                return await self.answer(requests)
+        connection = self._connection
+        return list(await asyncio.gather(*(self._answer(connection, r) for r in requests)))
+
+    async def _answer(self, connection: _Connection, request: Request) -> Answer:
+        try:
+            if request.kind == "value":
+                return Answer(value=await self._value(connection, request))
+            if request.kind == "score":
+                asked = [self._score(connection, request, text) for text in request.candidates]
+            else:
+                asked = [self._sample(connection, request, seed) for seed in request.seeds]
+            return Answer(tuple(await asyncio.gather(*asked)))
+        except EvaluatorError as error:
+            return Answer(error=error)
+
+    def _body(self, request: Request, **more: Any) -> dict[str, Any]:
+        prompt = self.template.replace("{prompt}", request.prompt) + request.text
+        return {"model": self.model, "prompt": prompt, **more, **self.extra}
+
+    async def _sample(self, connection: _Connection, request: Request, seed: int) -> Step:
+        """One step, or one rollout."""
+        expands = request.kind == "expand"
+        body = self._body(
+            request,
+            max_tokens=self.max_step_tokens if expands else self.max_rollout_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=seed,
+            stream=True,
+        )
+        if self.log_probs:
+            body["logprobs"] = 1
+        return await connection.attempts(lambda: self._read(connection, body, expands))
+
+    async def _read(self, connection: _Connection, body: dict[str, Any], steps: bool) -> Step:
+        """Read a stream to its end, or to the end of the step."""
+        text, reason = "", None
+        log_probs: list[Any] = []
+        async for choice in connection.stream(body):
+            text += choice.get("text") or ""
+            log_probs += (choice.get("logprobs") or {}).get("token_logprobs") or []
+            reason = choice.get("finish_reason") or reason
+            end = _first_end(text, self.stop) if steps else None
+            if end is not None:
+                text, reason = text[:end], "step"
+                break
+        if reason is None:
+            raise _Passing("the stream broke off")
+        if self.log_probs and text and not log_probs:
+            raise connection.error("got no log-probs; set log_probs=False for this server")
+        return Step(text, (), _numbers(log_probs, connection), done=reason == "stop")
+
+    async def _score(self, connection: _Connection, request: Request, text: str) -> Step:
+        """Log-probs of a candidate, of a request that is echoed."""
+        body = self._body(request, max_tokens=1, echo=True, logprobs=1)
+        start = len(body["prompt"])
+        body["prompt"] += text
+        found = await self._choice(connection, body, "echo")
+        try:
+            tokens, offsets = found["tokens"], found["text_offset"]
+            inside = [
+                log_prob
+                for token, at, log_prob in zip(
+                    tokens, offsets, found["token_logprobs"], strict=True
+                )
+                if at + len(token) > start and at < start + len(text)
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise connection.error(f"no offsets of echoed tokens: {error!r}") from error
+        if not inside:
+            raise connection.error("no echoed tokens: the server does not score candidates")
+        return Step(text, (), _numbers(inside, connection))
+
+    async def _value(self, connection: _Connection, request: Request) -> float:
+        """P(good) / (P(good) + P(bad)) of the next token."""
+        if self.judge is None:
+            raise OptionError('judge: got None, expected two texts, for requests of kind "value"')
+        body = self._body(request, max_tokens=1, temperature=0.0, logprobs=self.judge_top)
+        body["prompt"] += self.judge_prompt
+        found = await self._choice(connection, body, "top log-probs")
+        try:
+            top = found["top_logprobs"][0]
+            good, bad = (math.exp(top[text]) if text in top else 0.0 for text in self.judge)
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            raise connection.error(f"no top_logprobs: {error!r}") from error
+        if not good + bad > 0:
+            raise connection.error(f"neither of {self.judge} among the likeliest {sorted(top)}")
+        return good / (good + bad)
+
+    async def _choice(self, connection: _Connection, body: dict[str, Any], what: str) -> Any:
+        """The log-probs of an answer that is not streamed."""
+
+        async def ask() -> Any:
+            reply = await connection.client.post(connection.url, json=body)
+            await connection.check(reply)
+            try:
+                return reply.json()["choices"][0].get("logprobs")
+            except (ValueError, KeyError, IndexError, AttributeError) as error:
+                raise connection.error(f"no completion: {error!r}") from error
+
+        found = await connection.attempts(ask)
+        if not isinstance(found, dict):
+            raise connection.error(f"got no log-probs: the server has no {what}")
+        return found
+
+
+class _Connection:
+    """Open connections to the server, with attempts and limits."""
+
+    def __init__(self, options: OpenAIEvaluator) -> None:
+        self.url = options.url.rstrip("/") + "/completions"
+        self._options = options
+        self._places = asyncio.Semaphore(options.concurrency)
+        headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
+        limits = httpx.Limits(max_connections=options.concurrency)
+        self.client = httpx.AsyncClient(headers=headers, timeout=options.timeout, limits=limits)
+
+    def error(self, what: str) -> EvaluatorError:
+        return EvaluatorError(f"{self.url}: {what}")
+
+    async def attempts(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` returns, asked again after failures that may pass."""
+        options = self._options
+        for attempt in range(options.retries + 1):
+            wait = options.backoff * 2**attempt
+            try:
+                async with self._places:
+                    return await asyncio.wait_for(ask(), options.timeout)
+            except _Passing as passing:
+                reason = str(passing)
+                wait = max(wait, min(passing.wait, options.timeout))
+            except (asyncio.TimeoutError, httpx.TimeoutException):
+                reason = f"no answer within {options.timeout:g} s"
+            except httpx.TransportError as failed:
+                reason = f"{type(failed).__name__}: {failed}"
+            if attempt < options.retries:
+                await asyncio.sleep(wait)
+        raise self.error(f"{reason}; {options.retries + 1} attempts")
+
+    async def stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The choices of a streamed answer, one an event."""
+        async with self.client.stream("POST", self.url, json=body) as reply:
+            await self.check(reply)
+            async for line in reply.aiter_lines():
+                if not line.startswith("data:"):
+                    continue
+                data = line[len("data:") :].strip()
+                if data == "[DONE]":
+                    return
+                try:
+                    event = json.loads(data)
+                    choices = event.get("choices")
+                except (ValueError, AttributeError) as error:
+                    raise self.error(f"got {data[:80]!r}, expected an event") from error
+                if event.get("error"):
+                    raise _Passing(f"the server's error: {str(event['error'])[:200]}")
+                if choices:
+                    yield choices[0]
+
+    async def check(self, reply: httpx.Response) -> None:
+        """Raise what a status means."""
+        if reply.status_code < 400:
+            return
+        text = (await reply.aread()).decode("utf-8", "replace")
+        what = f"status {reply.status_code}: {' '.join(text.split())[:200]}"
+        if reply.status_code in PASSING:
+            raise _Passing(what, _seconds(reply.headers.get("retry-after")))
+        raise self.error(what)
+
+
+def _seconds(header: str | None) -> float:
+    """A `Retry-After` in seconds; one that is a date counts as none."""
+    try:
+        return max(0.0, float(header or 0))
+    except ValueError:
+        return 0.0
+
+
+def _first_end(text: str, stops: Sequence[str]) -> int | None:
+    """Where the first stop after the leading blanks ends."""
+    lead = len(text) - len(text.lstrip())
+    found = [text.find(stop, lead) + len(stop) for stop in stops if text.find(stop, lead) >= 0]
+    return min(found, default=None)
+
+
+def _numbers(log_probs: Sequence[Any], connection: _Connection) -> tuple[float, ...]:
+    """Log-probs, each a finite number or refused."""
+    for value in log_probs:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise connection.error(f"got log-prob {value!r}, expected a finite number")
+    return tuple(float(value) for value in log_probs)
