@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_credit(commands, common)
     _add_methods(commands, common)
     _add_tree(commands, common)
+    _add_search(commands, common)
     _add_demo(commands, common)
     return parser
 
@@ -157,6 +158,65 @@ def _add_tree(commands: Commands[argparse.ArgumentParser], common: _Parent) -> N
     add("--max-nodes", type=int, default=400, metavar="N", help="of .svg and .dot (%(default)s)")
     add("--title", help="heading of the page")
     parser.set_defaults(run=run)
+
+
+def _add_search(commands: Commands[argparse.ArgumentParser], common: _Parent) -> None:
+    def run(args: argparse.Namespace) -> None:
+        from apportion.cli.search import run
+
+        run(args)
+
+    parser = commands.add_parser(
+        "search",
+        parents=[common],
+        help="search over a language model's answers, and label their steps",
+        description="Search over the answers of a language model to problems that a program can "
+        "check, and write every step that was tried with its Monte Carlo value.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", nargs="?", help="problems, JSON lines; default: bundled sums")
+    add("--evaluator", required=True, choices=("transformers", "openai"), help="what runs it")
+    add("--model", required=True, help="a folder or .gguf file; with openai its name there")
+    add("-o", "--output", required=True, help="steps: .parquet, .jsonl or .jsonl.gz")
+    add("--report", metavar="HTML", help="write a picture of the trees as well")
+    add("--url", help="of an OpenAI-compatible server, as in http://localhost:8000/v1")
+    add("--template", default="{prompt}", help="sent to it, {prompt} being the question")
+    add(
+        "--log-probs",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="ask it for log-probs, of which priors are made",
+    )
+    add("--device", default="cpu", help="with transformers")
+    add("--dtype", default="auto", help="with transformers, as in float32")
+    add("--rule", default="puct", help="how steps are chosen")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the search")
+    for name, default, text in (
+        ("simulations", 16, "leaves to evaluate in each tree"),
+        ("children", 4, "steps to propose at a leaf"),
+        ("rollouts", 4, "answers to finish from a leaf"),
+        ("max-steps", 12, "steps after which an answer is not continued"),
+        ("max-step-tokens", 64, "tokens of a step"),
+        ("max-rollout-tokens", 256, "tokens of a rollout"),
+        ("batch-size", 64, "leaves evaluated together"),
+    ):
+        add(f"--{name}", type=_positive, default=default, metavar="N", help=text)
+    add("--temperature", type=float, default=1.0, metavar="T", help="of all sampling")
+    add("--seed", type=int, default=0, metavar="N", help="of all randomness")
+    add(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show progress on stderr (default: if that is a terminal)",
+    )
+    parser.set_defaults(run=run)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected at least 1")
+    return value
 
 
 def _add_demo(commands: Commands[argparse.ArgumentParser], common: _Parent) -> None:

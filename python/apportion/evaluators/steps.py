@@ -245,6 +245,13 @@ class StepEvaluator:
             raise EvaluatorError(f"verify: got {score} for tree {tree}, expected a finite number")
         return score
 
+    def texts(self) -> dict[tuple[int, int], str]:
+        """What nodes stand for, for pictures: the prompt at a root, else the step."""
+        return {
+            (tree, node): state.steps[-1].text if state.steps else self.prompts[tree]
+            for (tree, node), state in self.states.items()
+        }
+
     def steps(self, search: Search, tree: int) -> list[dict[str, Any]]:
         """The evaluated nodes of a tree, a parent before its children, one dictionary each.
 

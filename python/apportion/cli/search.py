@@ -1,0 +1,163 @@
+"""`apportion search`: problems in, the steps of a language model with their labels out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from apportion import _core
+from apportion.cli.credit import parse_options
+from apportion.cli.progress import Progress
+from apportion.errors import EvaluatorError, ExtraMissingError, OptionError
+from apportion.evaluators import Model, StepEvaluator
+from apportion.evaluators.problems import EXAMPLE, INSTRUCTION, read_problems, verifier
+from apportion.io.step_labels import check_ending, write_steps
+from apportion.tree import Search
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    begun = time.perf_counter()
+    options = parse_options(args.set)
+    _check_output(args)
+    problems = read_problems(args.file or EXAMPLE)
+    verify = verifier(problems)
+    # A node more than its children for each simulation, the root's among them.
+    nodes = 1 + args.children * (args.simulations + 1)
+    search = Search(
+        len(problems),
+        nodes,
+        rule=args.rule,
+        num_simulations=args.simulations,
+        seed=args.seed,
+        **options,
+    )
+    steps = StepEvaluator(
+        MODELS[args.evaluator](args),
+        [problem.question + INSTRUCTION for problem in problems],
+        verify,
+        names=[problem.name for problem in problems],
+        children=args.children,
+        rollouts=args.rollouts,
+        max_steps=args.max_steps,
+        seed=args.seed,
+    )
+    failed, lost = 0, None
+    with Progress(args.progress) as progress:
+        tick = progress.stage("search")
+        total = args.simulations * len(problems)
+        try:
+            failed = steps.run(
+                search,
+                batch_size=args.batch_size,
+                on_error="fail",
+                tick=lambda done: tick(done, total),
+            )
+        except EvaluatorError as error:
+            lost = error
+    rows = [
+        {"name": problem.name, "question": problem.question, "tree": tree, **row}
+        for tree, problem in enumerate(problems)
+        for row in steps.steps(search, tree)
+    ]
+    if rows:
+        write_steps(args.output, rows, _meta(args, options))
+        if args.report:
+            search.to_html(args.report, texts=steps.texts(), title="Search")
+        _say(summary(rows, len(problems), failed))
+        _say(f"wrote {args.output} in {time.perf_counter() - begun:.1f} s")
+    if lost is not None:
+        raise lost
+
+
+def summary(rows: list[dict[str, Any]], problems: int, failed: int) -> str:
+    """What was found, in a line."""
+    labelled = [row for row in rows if row["soft"] is not None and row["depth"] > 0]
+    wrong = sum(not row["hard"] for row in labelled)
+    mixed = sum(0 < row["soft"] < 1 for row in labelled)
+    text = (
+        f"{problems:,} problems, {len(labelled):,} labelled steps: {wrong:,} hard 0, "
+        f"{mixed:,} soft between 0 and 1"
+    )
+    return f"{text}; {failed:,} evaluations failed" if failed else text
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Find what could not be written before a long search."""
+    check_ending(args.output)
+    for output in filter(None, (args.output, args.report)):
+        path = Path(output).resolve()
+        if args.file and path == Path(args.file).resolve():
+            raise OptionError(f"{output}: is the input, expected another file for the output")
+        if path.is_dir():
+            raise OptionError(f"{output}: is a folder, expected a file")
+        if not path.parent.is_dir():
+            raise OptionError(f"{output}: no folder {path.parent}, expected one that is there")
+
+
+def _transformers(args: argparse.Namespace) -> Model:
+    if args.url:
+        raise OptionError("--url: is for --evaluator openai")
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from apportion.integrations.transformers import TransformersEvaluator
+    except ImportError as error:
+        raise ExtraMissingError(
+            f'--evaluator transformers: {error}; pip install "apportion[search]"'
+        ) from error
+    path = Path(args.model)
+    packed = path.suffix == ".gguf"
+    folder = path.parent if packed else path
+    if not folder.is_dir() or (packed and not path.is_file()):
+        raise OptionError(f"--model: no folder {path}, expected one with a model, or a .gguf file")
+    how: dict[str, Any] = {"local_files_only": True}
+    if packed:
+        how["gguf_file"] = path.name
+    tokenizer = AutoTokenizer.from_pretrained(folder, **how)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=args.dtype, **how)
+    return TransformersEvaluator(
+        model.to(args.device),
+        tokenizer,
+        temperature=args.temperature,
+        max_step_tokens=args.max_step_tokens,
+        max_rollout_tokens=args.max_rollout_tokens,
+    )
+
+
+def _openai(args: argparse.Namespace) -> Model:
+    if not args.url:
+        raise OptionError("--url: got none, expected the server's, as in http://localhost:8000/v1")
+    from apportion.integrations.openai import OpenAIEvaluator
+
+    return OpenAIEvaluator(
+        args.url,
+        args.model,
+        template=args.template,
+        log_probs=args.log_probs,
+        temperature=args.temperature,
+        max_step_tokens=args.max_step_tokens,
+        max_rollout_tokens=args.max_rollout_tokens,
+    )
+
+
+MODELS = {"transformers": _transformers, "openai": _openai}
+
+
+def _meta(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the steps depend on."""
+    kept = ("evaluator", "model", "url", "rule", "simulations", "children", "rollouts", "max_steps")
+    sampled = ("temperature", "max_step_tokens", "max_rollout_tokens", "batch_size", "seed")
+    return {
+        "apportion": _core.__version__,
+        "source": str(args.file or EXAMPLE.name),
+        **{name: getattr(args, name) for name in (*kept, *sampled)},
+        "options": options,
+    }
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
