@@ -48,7 +48,8 @@ class Request:
     - `"score"`: tokens and log-probs of each of `candidates` as the next step,
     - `"value"`: how good the state is.
 
-    `seeds` has one number for each of `count`: what is sampled under a seed does not
+    Steps and rollouts have at most `max_tokens` tokens, or as many as the model's own
+    limits allow. `seeds` has one number for each of `count`: what is sampled under a seed does not
     depend on what else is asked.
     """
 
@@ -58,6 +59,7 @@ class Request:
     count: int = 1
     seeds: tuple[int, ...] = ()
     candidates: tuple[str, ...] = ()
+    max_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses what no model can answer."""

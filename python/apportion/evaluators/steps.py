@@ -1,6 +1,6 @@
 """The leaves of a search as states of an answer that a model writes step by step.
 
-Depends on `requests`, `tree` and `errors`.
+Depends on `loop`, `requests`, `tree` and `errors`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from apportion.errors import EvaluatorError, InputError, OptionError
+from apportion.evaluators.loop import run_batches
 from apportion.evaluators.requests import PRIORS, Answer, Model, Request, Step, priors, seeds
-from apportion.tree import Leaves, Search
-
-PATIENCE = 3
-"""Batches without any answer after which a search that bears failures ends all the same."""
+from apportion.tree import KINDS, Leaves, Search
 
 
 @dataclass
@@ -42,6 +39,18 @@ class State:
 
 
 @dataclass(eq=False)
+class Found:
+    """A leaf's state, what is asked about it, and what that brings."""
+
+    tree: int
+    state: State
+    requests: list[Request]
+    children: tuple[Step, ...] = ()
+    rollouts: tuple[Step, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(eq=False)
 class StepEvaluator:
     """Evaluates the leaves of a `Search` over answers that a model writes step by step.
 
@@ -49,7 +58,8 @@ class StepEvaluator:
     value. Another gets `children` proposed steps, equal ones merged, with priors from
     their log-probs; its value is the mean score of `rollouts` ways to the end
     (Monte Carlo, Wang et al. 2024, Math-Shepherd, eq. 3), or with `rollouts=0` what the
-    model says to a request of kind `"value"`.
+    model says to a request of kind `"value"`. Requests of a search for values, rollouts,
+    probes, verdicts and partial children are answered likewise, as far as they go.
 
     Args:
         model: see `Model`.
@@ -93,12 +103,48 @@ class StepEvaluator:
         return asyncio.run(self.evaluate(leaves))
 
     async def evaluate(self, leaves: Leaves) -> dict[str, Any]:
-        """Evaluate; the first error of any leaf is raised."""
-        found = await self._states(leaves)
-        for state in found:
-            if isinstance(state, EvaluatorError):
-                raise state
-        return self._keep(leaves, [state for state in found if isinstance(state, State)])
+        """Evaluate, for `Search.arun`; the first error of any leaf is raised."""
+        found = await self.states_of(leaves)
+        for result in found:
+            if isinstance(result, EvaluatorError):
+                raise result
+        return self.keep(leaves, [result for result in found if isinstance(result, Found)])
+
+    async def states_of(self, leaves: Leaves) -> list[Found | EvaluatorError]:
+        """What the model says to each leaf; nothing is remembered yet."""
+        asked = self._ask(leaves)
+        requests = [request for one in asked for request in one.requests]
+        answers = self.model.answer(requests) if requests else []
+        if inspect.isawaitable(answers):
+            answers = await answers
+        if len(answers) != len(requests):
+            raise EvaluatorError(f"model: got {len(answers)} answers to {len(requests)} requests")
+        left = iter(answers)
+        found: list[Found | EvaluatorError] = []
+        for one in asked:
+            told = [(request, next(left)) for request in one.requests]
+            try:
+                self._fill(one, told)
+                found.append(one)
+            except EvaluatorError as error:
+                found.append(error)
+        return found
+
+    def keep(self, leaves: Leaves, found: list[Found]) -> dict[str, Any]:
+        """Remember states under their nodes; what `Search.expand` is told of them."""
+        places = zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True)
+        self.states.update(zip(places, (one.state for one in found), strict=True))
+        children, rollouts = [one.children for one in found], [one.rollouts for one in found]
+        told: dict[str, Any] = {
+            "values": [one.state.value for one in found],
+            "priors": [priors(steps, self.prior) for steps in children],
+            "terminal": [one.state.terminal for one in found],
+            "rollouts": [one.scores for one in found],
+        }
+        for name, rows in (("tokens", children), ("rollout_tokens", rollouts)):
+            if any(step.tokens for steps in rows for step in steps):
+                told[name] = [[step.tokens for step in steps] for steps in rows]
+        return told
 
     def run(self, search: Search, **how: Any) -> int:
         """As `arun`, from code that is not async."""
@@ -113,131 +159,104 @@ class StepEvaluator:
         on_error: str = "raise",
         tick: Callable[[int], None] | None = None,
     ) -> int:
-        """Search until the budgets are spent; how many leaves failed.
+        """Search until the budgets are spent; how many evaluations failed.
 
-        Each batch is answered before the next is asked, so that results do not depend on
-        the order in which answers come.
+        Unlike `Search.arun` it gives back single leaves of a batch, and ends when nothing
+        answers any more. Neighbours of a batch share prefixes.
 
         Args:
             search: a search with a tree for each prompt.
             batch_size: leaves asked for at once.
             per_tree: as in `Search.select`.
             on_error: `"raise"` gives a batch back and raises the first `EvaluatorError`
-                in it; `"fail"` gives back the leaves that had one and goes on, as long as
-                one of three batches in a row is answered in part.
+                in it; `"fail"` counts the leaves that had one as failed and goes on, as
+                long as one of three batches in a row is answered in part.
             tick: called after every batch with the simulations done in all trees.
-        """
-        if on_error not in ("raise", "fail"):
-            raise OptionError(f"run: option on_error: got {on_error!r}, expected 'raise' or 'fail'")
-        failed, lost = 0, 0
-        async with AsyncExitStack() as stack:
-            if isinstance(self.model, AbstractAsyncContextManager):
-                await stack.enter_async_context(self.model)
-            while leaves := search.select(batch_size, per_tree=per_tree):
-                try:
-                    found = await self._states(leaves)
-                except BaseException:
-                    search.fail(leaves)
-                    raise
-                errors = [state for state in found if isinstance(state, EvaluatorError)]
-                bad = np.array([isinstance(state, EvaluatorError) for state in found])
-                if errors and on_error == "raise":
-                    search.fail(leaves)
-                    raise errors[0]
-                if errors:
-                    search.fail(leaves[bad])
-                    failed += len(errors)
-                answered = leaves[~bad]
-                states = [state for state in found if isinstance(state, State)]
-                search.expand(answered, **self._keep(answered, states))
-                lost = 0 if states else lost + 1
-                if lost == PATIENCE:
-                    what = f"{PATIENCE} batches in a row without an answer, the last: {errors[-1]}"
-                    raise EvaluatorError(what) from errors[-1]
-                if tick is not None:
-                    tick(int(search.simulations.sum()))
-        return failed
 
-    async def _states(self, leaves: Leaves) -> list[State | EvaluatorError]:
-        """What was found at each leaf."""
-        states, requests, owners = self._ask(leaves)
-        answers = self.model.answer(requests) if requests else []
-        if inspect.isawaitable(answers):
-            answers = await answers
-        if len(answers) != len(requests):
-            raise EvaluatorError(f"model: got {len(answers)} answers to {len(requests)} requests")
-        mine: list[list[tuple[Request, Answer]]] = [[] for _ in states]
-        for request, row, answer in zip(requests, owners, answers, strict=True):
-            mine[row].append((request, answer))
-        found: list[State | EvaluatorError] = []
-        for tree, state, told in zip(leaves.tree.tolist(), states, mine, strict=True):
-            try:
-                found.append(self._fill(tree, state, told))
-            except EvaluatorError as error:
-                found.append(error)
+        Raises:
+            EvaluatorError: see `on_error`; leaves that it concerns are given back.
+        """
+        return await run_batches(self, search, batch_size, per_tree, on_error, tick)
+
+    def _ask(self, leaves: Leaves) -> list[Found]:
+        """Each leaf's state and what is to be asked about it."""
+        columns = (leaves.tree, leaves.node, leaves.parent, leaves.action)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        asks = zip(leaves.kind.tolist(), leaves.want.tolist(), leaves.length.tolist(), strict=True)
+        found = []
+        for i, ((tree, node, parent, action), (kind, want, length)) in enumerate(
+            zip(rows, asks, strict=True)
+        ):
+            known = self.states.get((tree, node))
+            state = replace(known) if known else self._new(tree, parent, action, leaves[i])
+            requests = self._requests(tree, state, KINDS[kind], want, length or None)
+            found.append(Found(tree, state, requests))
         return found
 
-    def _ask(self, leaves: Leaves) -> tuple[list[State], list[Request], list[int]]:
-        """The leaves' states, requests, and which leaf each request is for."""
-        states, requests, owners = [], [], []
-        where = zip(*(x.tolist() for x in (leaves.tree, leaves.parent, leaves.action)), strict=True)
-        for row, (tree, parent, action) in enumerate(where):
-            states.append(self._state(tree, parent, action))
-            asked = self._requests(tree, states[-1])
-            requests += asked
-            owners += [row] * len(asked)
-        return states, requests, owners
-
-    def _state(self, tree: int, parent: int, action: int) -> State:
+    def _new(self, tree: int, parent: int, action: int, leaf: Leaves) -> State:
+        """The state of a node that was not seen yet."""
         if parent < 0:
             return State((), ())
-        above = self.states[tree, parent]
-        return State((*above.steps, above.children[action]), (*above.path, action))
+        above = self.states.get((tree, parent))
+        if above is not None and action < len(above.children):
+            return State((*above.steps, above.children[action]), (*above.path, action))
+        # The search has made this node itself, or was begun elsewhere.
+        tokens = tuple(leaf.tokens()[0].tolist())
+        if not tokens or not hasattr(self.model, "step"):
+            raise EvaluatorError(f"tree {tree}: a node without a text, and no tokens to read it of")
+        return State((self.model.step(tokens),), tokens)
 
-    def _requests(self, tree: int, state: State) -> list[Request]:
-        if state.steps and state.steps[-1].done:
+    def _requests(
+        self, tree: int, state: State, kind: str, want: int, length: int | None
+    ) -> list[Request]:
+        if state.terminal or kind == "verify" or (state.steps and state.steps[-1].done):
             return []
         prompt = self.prompts[tree]
         name = prompt if self.names is None else self.names[tree]
-        wanted = [("rollout", self.rollouts)] if self.rollouts else [("value", 0)]
-        if len(state.steps) < self.max_steps:
-            wanted.insert(0, ("expand", self.children))
-        return [
-            Request(kind, prompt, state.steps, n, seeds(self.seed, name, state.path, kind, n))
-            for kind, n in wanted
-        ]
+        asks: list[tuple[str, int]] = []
+        if kind in ("expand", "partial") and len(state.steps) < self.max_steps:
+            asks.append(("expand", want or self.children))
+        if kind in ("rollout", "probe"):
+            asks.append(("rollout", want or self.rollouts or 1))
+        elif not state.scores and self.rollouts:
+            asks.append(("rollout", self.rollouts))
+        elif math.isnan(state.value):
+            asks.append(("value", 0))
+        requests = []
+        for ask, count in asks:
+            # What was sampled here before is not sampled again.
+            before = len(state.children if ask == "expand" else state.rollouts)
+            path = (*state.path, -before) if before else state.path
+            limit = length if ask == "expand" or kind in ("rollout", "probe") else None
+            keys = seeds(self.seed, name, path, ask, count)
+            requests.append(Request(ask, prompt, state.steps, count, keys, max_tokens=limit))
+        return requests
 
-    def _fill(self, tree: int, state: State, told: Sequence[tuple[Request, Answer]]) -> State:
+    def _fill(self, found: Found, told: Sequence[tuple[Request, Answer]]) -> None:
         """Write answers into a state, and its value."""
+        tree, state = found.tree, found.state
         for request, answer in told:
             if answer.error is not None:
                 raise answer.error
             if request.kind == "expand":
-                state.children = _distinct(answer.steps)
+                found.children = _distinct(answer.steps, state.children)
+                state.children = (*state.children, *found.children)
             elif request.kind == "rollout":
                 if not answer.steps:
                     raise EvaluatorError(f"model: no rollout for tree {tree}")
                 texts = [state.text + rollout.text for rollout in answer.steps]
-                state.rollouts = answer.steps
-                state.scores = tuple(self._score(tree, text) for text in texts)
+                found.rollouts = answer.steps
+                found.scores = tuple(self._score(tree, text) for text in texts)
+                state.rollouts = (*state.rollouts, *answer.steps)
+                state.scores = (*state.scores, *found.scores)
                 state.value = float(np.mean(state.scores))
             else:
                 if answer.value is None or not math.isfinite(answer.value):
                     raise EvaluatorError(f"model: got value {answer.value}, expected a number")
                 state.value = float(answer.value)
-        if state.steps and state.steps[-1].done:
-            state.terminal, state.value = True, self._score(tree, state.text)
-        return state
-
-    def _keep(self, leaves: Leaves, states: list[State]) -> dict[str, Any]:
-        """Remember states under their nodes; what `Search.expand` is told of them."""
-        places = zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True)
-        self.states.update(zip(places, states, strict=True))
-        return {
-            "values": [state.value for state in states],
-            "priors": [priors(state.children, self.prior) for state in states],
-            "terminal": [state.terminal for state in states],
-        }
+        done = bool(state.steps) and state.steps[-1].done
+        if done or math.isnan(state.value):  # an end, or to be verified as if it were one
+            state.terminal, state.value = done, self._score(tree, state.text)
 
     def _score(self, tree: int, text: str) -> float:
         score = float(self.verify(tree, text))
@@ -291,9 +310,11 @@ class StepEvaluator:
         return rows
 
 
-def _distinct(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Each text once, the first of it; an end and a step that goes on are not the same."""
+def _distinct(steps: Sequence[Step], known: Sequence[Step]) -> tuple[Step, ...]:
+    """Each text once and only if new; an end and a step that goes on are not the same."""
+    seen = {(step.text, step.done) for step in known}
     found: dict[tuple[str, bool], Step] = {}
     for step in steps:
-        found.setdefault((step.text, step.done), step)
+        if (step.text, step.done) not in seen:
+            found.setdefault((step.text, step.done), step)
     return tuple(found.values())

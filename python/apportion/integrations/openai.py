@@ -148,9 +148,10 @@ class OpenAIEvaluator:
     async def _sample(self, connection: _Connection, request: Request, seed: int) -> Step:
         """One step, or one rollout."""
         expands = request.kind == "expand"
+        limit = self.max_step_tokens if expands else self.max_rollout_tokens
         body = self._body(
             request,
-            max_tokens=self.max_step_tokens if expands else self.max_rollout_tokens,
+            max_tokens=request.max_tokens or limit,
             temperature=self.temperature,
             top_p=self.top_p,
             seed=seed,

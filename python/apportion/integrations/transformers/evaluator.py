@@ -142,6 +142,11 @@ class TransformersEvaluator:
             answers[i] = Answer(tuple(self._step(before, row) for row in rows[first:last]))
         return [answer for answer in answers if answer is not None]
 
+    def step(self, tokens: Sequence[int]) -> Step:
+        """Tokens of an answer as one step."""
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return Step(text, tuple(tokens), done=bool(tokens) and tokens[-1] in self.ends)
+
     # Prefixes
 
     def prompt_tokens(self, prompt: str) -> tuple[int, ...]:
@@ -191,7 +196,7 @@ class TransformersEvaluator:
     def _rows(self, request: Request) -> list[Row]:
         """What is to be written for a request; nothing where the context is full."""
         prefix = self._prefix(request)
-        room = min(self.max_tokens[request.kind], self._room(prefix))
+        room = min(request.max_tokens or self.max_tokens[request.kind], self._room(prefix))
         if request.kind == "rollout":
             if room <= 0:
                 return [Row(prefix, (), 0, None) for _ in request.seeds]
