@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 FENCE = re.compile(r"^( *)```([\w-]*)[^\n`]*\n(.*?)^\1```[ ]*$", re.MULTILINE | re.DOTALL)
-TRAINERS = ("verl", "trl", "torch")  # what a block may need beside the package
+TRAINERS = ("verl", "trl", "torch", "transformers", "openai")  # what a block may need beside the package
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -1,12 +1,14 @@
 """Every code block of README and docs runs, and the pages made from the cards are whole.
 
-A block that imports torch, trl or verl runs where that is installed (verl: `make
-test-verl`). Names that the pages about TRL leave to the reader (`model`, `tokenizer`,
-`dataset`, `config`, `reward`) are a tiny random model and a toy task.
+A block that imports torch, transformers, trl, verl or the client of OpenAI's API runs where
+that is installed (verl: `make test-verl`), the last against a server on localhost. Names
+that the pages leave to the reader (`model`, `tokenizer`, `dataset`, `config`, `reward`,
+`url`) are a tiny random model and a toy task.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import shutil
@@ -45,16 +47,25 @@ def test_blocks(
     monkeypatch.chdir(tmp_path)
     shutil.copy(SAMPLE, tmp_path / "rollouts.jsonl")
     names: dict[str, Any] = {"__name__": "__main__"}
-    if need == "trl":
-        names |= trl_names(tmp_path)
-    for block in PAGES[page]:
-        if block.needs in (None, need):
-            run(block, names, page)
+    with contextlib.ExitStack() as stack:
+        if need == "trl":
+            names |= trl_names(tmp_path)
+        if need == "transformers":
+            import tiny_model
+
+            names |= {"model": tiny_model.model(), "tokenizer": tiny_model.tokenizer()}
+        if need == "openai":
+            from completions_server import Server
+
+            names["url"] = stack.enter_context(Server()).url
+        for block in PAGES[page]:
+            if block.needs in (None, need):
+                run(block, names, page)
 
 
 def is_installed(package: str) -> bool:
     """Whether it is there; a folder of its name, as `tests/verl`, is not it."""
-    spec = importlib.util.find_spec(package)
+    spec = importlib.util.find_spec({"openai": "httpx"}.get(package, package))
     return spec is not None and spec.origin is not None
 
 

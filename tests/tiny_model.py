@@ -21,18 +21,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def model(**more: Any) -> Qwen2ForCausalLM:
     """Sharpened, so that it prefers some tokens and comes to ends."""
     torch.manual_seed(0)
-    made = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=258,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=256,
-            **more,
-        )
-    )
+    sizes = {
+        "vocab_size": 258,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+    }
+    made = Qwen2ForCausalLM(Qwen2Config(**{**sizes, **more}))
     with torch.no_grad():
         made.lm_head.weight *= 12
     return made

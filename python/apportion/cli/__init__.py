@@ -203,6 +203,7 @@ def _add_search(commands: Commands[argparse.ArgumentParser], common: _Parent) ->
     ):
         add(f"--{name}", type=_positive, default=default, metavar="N", help=text)
     add("--temperature", type=float, default=1.0, metavar="T", help="of all sampling")
+    add("--retries", type=int, default=3, metavar="N", help="of a request to a server")
     add("--seed", type=int, default=0, metavar="N", help="of all randomness")
     add(
         "--progress",

@@ -138,6 +138,7 @@ def _openai(args: argparse.Namespace) -> Model:
         args.model,
         template=args.template,
         log_probs=args.log_probs,
+        retries=args.retries,
         temperature=args.temperature,
         max_step_tokens=args.max_step_tokens,
         max_rollout_tokens=args.max_rollout_tokens,

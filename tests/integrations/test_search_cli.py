@@ -1,0 +1,110 @@
+"""`apportion search` with a tiny model from a folder, and behind a server on localhost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("httpx")
+
+from apportion.cli import main
+from completions_server import Server
+from tiny_model import model, tokenizer
+
+LIMITS = ("--children", "2", "--rollouts", "2", "--max-step-tokens", "8")
+MORE = ("--max-rollout-tokens", "12", "--simulations", "3")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    model(max_position_embeddings=2048).save_pretrained(path)
+    tokenizer().save_pretrained(path)
+    return path
+
+
+def problems(path: Path) -> Path:
+    path.write_text('{"name": "a", "question": "1 + 1", "answer": "2"}\n')
+    return path
+
+
+def lines(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    first, *rows = (json.loads(line) for line in path.read_text().splitlines())
+    return first["meta"], rows
+
+
+def test_labels_of_the_bundled_problems(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice with the same result, in both formats; with a picture and progress."""
+    command = ["search", "--evaluator", "transformers", "--model", str(folder), *LIMITS, *MORE]
+    command += ["--report", str(tmp_path / "r.html"), "--progress"]
+    out = tmp_path / "s.jsonl"
+    assert main([*command, "-o", str(out)]) == 0
+    told = capsys.readouterr().err
+    labelled = sum(row["depth"] > 0 for row in lines(out)[1])
+    assert "search 100%" in told
+    assert f"8 problems, {labelled} labelled steps: " in told
+    meta, rows = lines(out)
+    assert (meta["evaluator"], meta["simulations"]) == ("transformers", 3)
+    # Visits of an end that was seen before evaluate nothing.
+    assert 8 < len(rows) <= 8 * 4 and (tmp_path / "r.html").stat().st_size > 1000
+    for row in rows:
+        assert row["soft"] == sum(row["scores"]) / len(row["scores"]) == row["value"]
+        assert row["hard"] == (row["soft"] > 0)
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = tmp_path / "s.parquet"
+    assert main([*command, "-o", str(table)]) == 0
+    assert pq.read_table(table).to_pylist() == rows
+    assert json.loads(pq.read_schema(table).metadata[b"apportion"]) == meta
+
+
+def test_a_server_instead(tmp_path: Path) -> None:
+    out = tmp_path / "s.jsonl.gz"
+    file = problems(tmp_path / "p.jsonl")
+    with Server() as server:
+        common = ["search", str(file), "--evaluator", "openai", "--model", "tiny"]
+        common += ["--url", server.url, *LIMITS, *MORE, "-o", str(out)]
+        assert main([*common, "--template", "<{prompt}>"]) == 0
+        assert all(body["prompt"].startswith("<1 + 1\n") for body in server.bodies)
+        assert out.exists()
+
+
+def test_a_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = problems(tmp_path / "p.jsonl")
+    out = tmp_path / "s.jsonl"
+    url = "http://127.0.0.1:9/v1"
+    command = ["search", str(file), "--evaluator", "openai", "--model", "x", "--url", url]
+    assert main([*command, "--retries", "0", "-o", str(out)]) == 2
+    assert f"{url}/completions: ConnectError" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--model", "/nowhere"], "--model: no folder /nowhere"),
+        (["--model", "{folder}", "-o", "{tmp}/x.csv"], "x.csv: unknown ending"),
+        (["--model", "{folder}", "-o", "{tmp}/no/x.jsonl"], "no folder"),
+        (["--model", "{folder}", "-o", "{tmp}/p.jsonl"], "is the input"),
+        (["--model", "{folder}", "--url", "http://x"], "--url: is for --evaluator openai"),
+        (["--model", "{folder}", "--evaluator", "openai"], "--url: got none"),
+        (["--model", "{folder}", "--rule", "best"], "best"),
+        (["--model", "{folder}", "--set", "c_puct=-1"], "c_puct"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    args: list[str], words: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = problems(tmp_path / "p.jsonl")
+    given = [arg.format(folder=folder, tmp=tmp_path) for arg in args]
+    defaults = ["--evaluator", "transformers", "-o", str(tmp_path / "s.jsonl")]
+    assert main(["search", str(file), *defaults, *given]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "s.jsonl").exists()
