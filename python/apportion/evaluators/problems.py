@@ -25,6 +25,7 @@ _ANSWERS = (
     re.compile(r"\\boxed\{([^{}]*)\}"),
     re.compile(r"(?:####|\banswer\s*(?:is)?\s*:|\banswer\s+is\b)[ \t]*([^\n]+)", re.IGNORECASE),
 )
+_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,15 @@ def final_answer(text: str) -> str | None:
     """What a text gives as its answer, `None` if nothing.
 
     The last `<answer>...</answer>`, else the last `\\boxed{...}`, else what follows the
-    last `Answer:`, `answer is` or `####` on its line, without a full stop at its end.
+    last `Answer:`, `answer is` or `####` on its line, without a full stop at its end; else
+    the last number.
     """
     for pattern in _ANSWERS:
         found = pattern.findall(text)
         if found:
             return str(found[-1]).strip().strip("*`").removesuffix(".").strip()
-    return None
+    numbers = _NUMBER.findall(text)
+    return numbers[-1] if numbers else None
 
 
 def verifier(problems: Sequence[Problem]) -> Callable[[int, str], float]:

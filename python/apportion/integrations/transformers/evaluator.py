@@ -15,12 +15,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
-from apportion.errors import EvaluatorError, InputError, OptionError
+from apportion.errors import EvaluatorError, ExtraMissingError, InputError, OptionError
 from apportion.evaluators import Answer, Request, Step
-from apportion.integrations.transformers.prefix_cache import Batch, PrefixCache, shares
-from apportion.integrations.transformers.sampling import Sampling, choose
+
+try:
+    import torch
+
+    from apportion.integrations.transformers.prefix_cache import Batch, PrefixCache, shares
+    from apportion.integrations.transformers.sampling import Sampling, choose
+except ImportError as missing:
+    raise ExtraMissingError(
+        "apportion.integrations.transformers needs transformers: pip install transformers torch"
+    ) from missing
 
 PROPOSALS = ("sample", "top_k")
 
