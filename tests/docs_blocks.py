@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 FENCE = re.compile(r"^( *)```([\w-]*)[^\n`]*\n(.*?)^\1```[ ]*$", re.MULTILINE | re.DOTALL)
-TRAINERS = ("verl", "trl", "torch", "transformers", "openai")  # what a block may need beside the package
+# What a block may need beside the package.
+TRAINERS = ("verl", "trl", "torch", "transformers", "openai")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

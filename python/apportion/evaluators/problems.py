@@ -25,7 +25,7 @@ _ANSWERS = (
     re.compile(r"\\boxed\{([^{}]*)\}"),
     re.compile(r"(?:####|\banswer\s*(?:is)?\s*:|\banswer\s+is\b)[ \t]*([^\n]+)", re.IGNORECASE),
 )
-_NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
