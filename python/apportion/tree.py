@@ -28,6 +28,7 @@ from apportion.threads import get_num_threads
 from apportion.timeline import Timeline
 
 if TYPE_CHECKING:
+    from apportion.credit import Credit
     from apportion.trees.data import Texts
 
 KINDS = ("expand", "value", "rollout", "verify", "probe", "partial")
@@ -247,6 +248,7 @@ class Search:
         self._forest = _core.Forest(rule, options, limits)
         self._timeline = Timeline()
         self.num_roots: int = num_roots
+        self.gamma: float = gamma
         self.num_simulations: int = limits["num_simulations"]  # type: ignore[assignment]
         self._started: float | None = None
         self._asked: deque[tuple[float, Array]] = deque()  # when, and which tickets
@@ -477,6 +479,29 @@ class Search:
     def rollouts(self) -> SearchRollouts:
         """Every rollout."""
         return SearchRollouts(**self._forest.rollouts())
+
+    def credit(self, method: str, *, value_mode: str, **options: Any) -> Credit:
+        """Credit read from the trees: what each edge added.
+
+        A row is a node, in the order of `nodes()`, then a rollout, in that of `rollouts()`,
+        as a leaf below its node; tokens are those of `tokens()`, then those of rollouts.
+        What was never visited gets 0 and is masked.
+
+        Args:
+            method: a method that reads trees: `"spo"`, `"treerl"`, `"tree_grpo"`,
+                `"treepo"`, `"vineppo"` or `"tree_ps_rag"`.
+            value_mode: a node's value, as a return from the root: the mean over the
+                evaluated leaves and rollouts below (`"leaf"`), the unweighted mean over
+                the visited children (`"child"`), the largest of them (`"max"`), or the
+                mean of everything backed up through the node (`"visit"`).
+            **options: options of the method.
+
+        Raises:
+            OptionError: a method that reads no trees, or a `value_mode` that it has not.
+        """
+        from apportion.tree_rows import credit_of_search
+
+        return credit_of_search(self, method, value_mode, options)
 
     def child_values(self, tree: int, node: int, *, how: str = "mean") -> Array:
         """Values of a node's children, in order.

@@ -133,7 +133,9 @@ def rewards() -> Iterator[Bad]:
         )
     for value in (NAN, INF):
         call = partial(gae, values=at(TOKENS, (0, 3), value))
-        yield Bad(f"{value} in values", call, ap.InputError, ("values[0, 3]: got", "a finite number"))
+        yield Bad(
+            f"{value} in values", call, ap.InputError, ("values[0, 3]: got", "a finite number")
+        )
     for policy in ("ignore", "", None, 1, ["mask"]):
         call = partial(grpo, nan_rewards=policy)
         yield Bad(
