@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,8 @@ from apportion.errors import OptionError
 from apportion.progress import reporter
 
 if TYPE_CHECKING:
+    import asyncio
+
     from apportion.tree import Leaves, Search
 
 Answer = Mapping[str, Any]
@@ -71,6 +72,8 @@ async def arun(
     Left early, by an error or because the task was cancelled, it stops the evaluations
     and takes their leaves back.
     """
+    import asyncio  # here: it would double the time that importing the package takes
+
     show = reporter(progress, search)
     pending: dict[asyncio.Future[Answer], Leaves] = {}
     try:
@@ -94,6 +97,8 @@ async def arun(
 
 
 def _settle(search: Search, leaves: Leaves, future: asyncio.Future[Answer], on_error: str) -> None:
+    import asyncio
+
     error = asyncio.CancelledError() if future.cancelled() else future.exception()
     if error is None:
         tell(search, leaves, future.result(), on_error)
