@@ -141,7 +141,11 @@ def _add_tree(commands: Commands[argparse.ArgumentParser], common: _Parent) -> N
         "in decides.",
     )
     add = parser.add_argument
-    add("file", metavar="FILE", help="trees of ours, or of AlphaMath, OpenR, ProRAG or PROPA")
+    add(
+        "file",
+        metavar="FILE",
+        help="trees of ours, of AlphaMath, OpenR, ProRAG or PROPA, or a search's folder",
+    )
     add(
         "-o",
         "--output",

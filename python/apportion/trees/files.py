@@ -64,8 +64,8 @@ def read_trees(path: str | PathLike[str], format: str = "auto") -> Trees:
     """Read trees from a file of ours or of another project.
 
     Args:
-        path: what `write_trees` wrote, or JSON or JSON lines (`.gz` too) of AlphaMath,
-            OpenR, ProRAG or PROPA.
+        path: what `write_trees` wrote, a folder that a search logs to, or JSON or JSON
+            lines (`.gz` too) of AlphaMath, OpenR, ProRAG or PROPA.
         format: `"apportion"`, `"alphamath"`, `"openr"`, `"prorag"`, `"propa"`, or
             `"auto"`: told from the ending and the fields.
 
@@ -77,6 +77,10 @@ def read_trees(path: str | PathLike[str], format: str = "auto") -> Trees:
     if format not in known:
         raise InputError(f"format: got {format!r}, expected one of {', '.join(known)}")
     file = Path(fspath(path))
+    if file.is_dir():
+        from apportion.tree import Search
+
+        return Trees.from_search(Search.read(file))
     if file.name.endswith((".parquet", ".arrow")):
         from apportion.trees.tables import read_table
 

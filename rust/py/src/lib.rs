@@ -1,6 +1,7 @@
 //! Python bindings: view arrays, release the GIL, call the core. No logic of its own.
 
 mod batch;
+mod event_log;
 mod guard;
 mod matching;
 mod methods;
@@ -34,6 +35,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(row_op::row_stats, module)?)?;
     module.add_function(wrap_pyfunction!(row_op::row_grad, module)?)?;
     tree::register(module)?;
+    module.add_class::<event_log::EventLog>()?;
     // The stub says what there is; a list beside it would only have to be kept in step.
     module.delattr("__all__")
 }

@@ -2,10 +2,10 @@
 //!
 //! [`arena`] holds a tree's nodes, [`rules`] choose among children, [`search`] asks for
 //! leaves and takes answers, [`parents`] is a batch of trees that came from elsewhere,
-//! [`readout`] what credit from either is made of. Nothing here recurses, and nothing here
-//! knows what a node stands for: text, states and models are the caller's. Nothing reads a
-//! clock either: a search is a function of the calls that are made to it.
-//! Depends on `error`, `exec` and `options`.
+//! [`readout`] what credit from either is made of, [`persist`] keeps a search on disk.
+//! Nothing here recurses, and nothing here knows what a node stands for: text, states and
+//! models are the caller's. Nothing reads a clock either: a search is a function of the
+//! calls that are made to it. Depends on `error`, `exec` and `options`.
 
 pub mod answers;
 pub mod arena;
@@ -15,6 +15,7 @@ pub mod limits;
 pub mod merge;
 mod noise;
 pub mod parents;
+pub mod persist;
 pub mod random;
 pub mod readout;
 pub mod request;
