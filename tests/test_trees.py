@@ -143,10 +143,10 @@ def test_the_timeline_is_bounded() -> None:
 
     timeline = Timeline()
     for _ in range(5_000):
-        timeline.note(answered=1)
+        timeline.note("fail", ([0],))
     columns = timeline.columns()
     assert POINTS // 4 < len(columns["seconds"]) <= POINTS + 1
-    assert columns["answered"][0] == 0 and columns["answered"][-1] == 5_000
+    assert columns["failed"][0] == 0 and columns["failed"][-1] == 5_000
 
 
 def test_leaves_and_depths() -> None:

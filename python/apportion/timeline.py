@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 POINTS = 512
 """Kept at most; beyond them every second one is dropped, and as many calls are summed up."""
@@ -19,15 +20,26 @@ class Timeline:
         self._stride = 1
         self._calls = 0
 
-    def note(self, *, answered: int = 0, nodes: int = 0, failed: int = 0) -> None:
-        """Adds what a call spent."""
+    @property
+    def seconds(self) -> float:
+        """Since the search was made; the time of earlier processes counts."""
+        return time.monotonic() - self._begun
+
+    def note(self, name: str, args: tuple[Any, ...], seconds: float | None = None) -> None:
+        """Adds what a call spent; `seconds` is when, of one that was made earlier."""
         sums = self._sums
-        sums["answered"] += answered
-        sums["nodes"] += nodes
-        sums["failed"] += failed
+        if name == "expand":
+            sums["answered"] += len(args[0])
+            sums["nodes"] += int(args[1].sum())
+        elif name == "fail":
+            sums["failed"] += len(args[0])
+        else:
+            return
+        if seconds is not None:
+            self._begun = time.monotonic() - seconds
         self._calls += 1
         if self._calls % self._stride == 0:
-            self._points.append((time.monotonic() - self._begun, *sums.values()))
+            self._points.append((self.seconds if seconds is None else seconds, *sums.values()))
             if len(self._points) == POINTS:
                 self._points = self._points[1::2]
                 self._stride *= 2
@@ -36,6 +48,6 @@ class Timeline:
         """`seconds` and the sums at each point; the last point is now."""
         points = [(0.0, *[0] * len(self._sums)), *self._points]
         if self._calls % self._stride:
-            points.append((time.monotonic() - self._begun, *self._sums.values()))
+            points.append((self.seconds, *self._sums.values()))
         columns = zip(*points, strict=True)
         return dict(zip(("seconds", *self._sums), map(list, columns), strict=True))

@@ -6,24 +6,27 @@
         search.expand(leaves, values=values, priors=priors)
 
 The engine knows nodes by number; what a node stands for (a text, a state) is kept by
-the caller under `(tree, node)`. Depends on `answers`, `searching`, `timeline`, `errors`
-and the core.
+the caller under `(tree, node)`. Depends on `answers`, `searching`, `search_log`,
+`timeline`, `errors` and the core.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from apportion import _core, searching
+from apportion import _core, search_log, searching
 from apportion.answers import encode
 from apportion.arrays import Array, integers
 from apportion.errors import InputError, OptionError
+from apportion.search_log import SearchLog
 from apportion.threads import get_num_threads
 from apportion.timeline import Timeline
 
@@ -180,6 +183,14 @@ class Search:
         OptionError: an unknown rule or option, or one out of its range.
     """
 
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Search:
+        """Keeps the arguments, with which a log begins."""
+        search = super().__new__(cls)
+        search._arguments = (args, kwargs)
+        return search
+
     def __init__(
         self,
         num_roots: int,
@@ -247,6 +258,7 @@ class Search:
         self.max_seconds = _seconds("max_seconds", max_seconds)
         self._forest = _core.Forest(rule, options, limits)
         self._timeline = Timeline()
+        self._log: SearchLog | None = None
         self.num_roots: int = num_roots
         self.gamma: float = gamma
         self.num_simulations: int = limits["num_simulations"]  # type: ignore[assignment]
@@ -272,7 +284,7 @@ class Search:
         share = 0 if per_tree is None else _count("per_tree", per_tree)
         if self._is_over():
             size = 0
-        found = self._forest.select(size, share, order, get_num_threads())
+        found = self._call("select", size, share, order, get_num_threads())
         leaves = Leaves(**found, _forest=self._forest)
         if self.deadline is not None and leaves:
             self._asked.append((time.monotonic(), leaves.ticket))
@@ -285,8 +297,7 @@ class Search:
         while self.deadline and self._asked and now - self._asked[0][0] >= self.deadline:
             tickets = self._asked.popleft()[1]
             late = tickets[self._forest.is_waiting(tickets)]
-            self._forest.fail(late)
-            self._timeline.note(failed=len(late))
+            self._call("fail", late)
         return self.max_seconds is not None and now - self._started >= self.max_seconds
 
     def expand(
@@ -352,21 +363,71 @@ class Search:
             "rollout_tokens": rollout_tokens,
         }
         counts, columns = encode(len(tickets), children, given)
-        self._forest.expand(tickets, counts, columns, on_error == "fail")
-        self._timeline.note(answered=len(tickets), nodes=int(counts.sum()))
+        self._call("expand", tickets, counts, columns, on_error == "fail")
 
     def fail(self, leaves: Leaves | Any) -> None:
         """Give requests back as failed: no visit is counted, they may be asked again.
 
         A node that failed `max_failures` times is given up.
         """
-        tickets = _tickets(leaves)
-        self._forest.fail(tickets)
-        self._timeline.note(failed=len(tickets))
+        self._call("fail", _tickets(leaves))
 
     def cancel(self, leaves: Leaves | Any) -> None:
         """Give requests back as if they had never been handed out."""
-        self._forest.cancel(_tickets(leaves))
+        self._call("cancel", _tickets(leaves))
+
+    def _call(self, name: str, *args: Any) -> Any:
+        """The one way to change the forest: what goes through here is logged and counted."""
+        if self._log is None:
+            found = getattr(self._forest, name)(*args)
+        else:
+            found = self._log.call(self._forest, name, args, self._timeline.seconds)
+        self._timeline.note(name, args)
+        return found
+
+    def log_to(self, folder: str | PathLike[str]) -> None:
+        """Write every call from now on to a folder, so that `resume` can go on after a crash.
+
+        A process that is killed at any point, even while it writes, loses at most the
+        call that was under way. A loss of power can lose the last calls, not earlier ones.
+        What nodes stand for is not written, but their `tokens` are.
+
+        Raises:
+            InputError: the search has been asked already, or the folder has a log.
+            OSError: the folder cannot be written.
+        """
+        if self._log is not None or self._forest.requests().any():
+            raise InputError("log_to: got a search that has begun, expected a new one")
+        self._log = SearchLog.create(Path(fspath(folder)), self._arguments)
+
+    @classmethod
+    def resume(cls, folder: str | PathLike[str]) -> Search:
+        """The search whose log is in a folder, as it was after the last whole call.
+
+        Requests that waited for an answer are handed out again by `select`, under
+        their old tickets, before new ones. With the same evaluations the search ends as
+        if it had never been interrupted. Budgets of time begin anew.
+
+        Raises:
+            FileFormatError: a byte of the log is not as it was written; says which.
+            InputError: another process is writing the log.
+            OSError: there is no log, or it cannot be read.
+        """
+        search, log = search_log.resume(Path(fspath(folder)), cls._remade, cls._replayed)
+        search._log = log
+        return cast("Search", search)
+
+    @classmethod
+    def _remade(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Search:
+        return cls(*args, **kwargs)
+
+    def _replayed(self, name: str, args: tuple[Any, ...], seconds: float) -> None:
+        self._timeline.note(name, args, seconds)
+
+    def close(self) -> None:
+        """End the log, so that another process can resume it; without a log, nothing."""
+        if self._log is not None:
+            self._log.close()
 
     def run(
         self,
