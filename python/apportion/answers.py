@@ -96,7 +96,7 @@ def token_rows(name: str, values: Any) -> tuple[Array, Array, Array]:
 
 def _counts(count: int, children: Any) -> Array:
     counts = integers("children", children)
-    counts = np.full(count, counts) if counts.ndim == 0 else counts
+    counts = np.repeat(counts, count) if np.ndim(children) == 0 else counts
     if counts.ndim != 1 or (counts < 0).any():
         raise InputError("children: expected one dimension of integers of at least 0")
     return counts

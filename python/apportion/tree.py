@@ -418,6 +418,11 @@ class Search:
         return cast("Search", search)
 
     @classmethod
+    def read(cls, folder: str | PathLike[str]) -> Search:
+        """As `resume`, to look at: nothing is written, and the search may be under way."""
+        return cast("Search", search_log.read(Path(fspath(folder)), cls._remade, cls._replayed))
+
+    @classmethod
     def _remade(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Search:
         return cls(*args, **kwargs)
 

@@ -48,9 +48,11 @@ class Job:
             failed = np.array(given.pop("failed"))
             if failed.any():
                 search.fail(leaves[failed])
-            # In two parts and out of order, so that a process can die between them.
+            # In parts and out of order, so that a process can die between them. In arrival
+            # order that would be another search.
             kept = np.flatnonzero(~failed)
-            for part in (kept[1::2], kept[::2]):
+            whole = self.options.get("tell_order") == "arrival"
+            for part in [kept] if whole else [kept[1::2], kept[::2]]:
                 if len(part):
                     rows = {name: [column[i] for i in part] for name, column in given.items()}
                     search.expand(leaves[part], **rows)
