@@ -1,5 +1,7 @@
 //! The log: whatever is changed in it is found, whatever is cut off it was never there.
 
+#![allow(missing_docs, clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +20,7 @@ fn folder(name: &str) -> PathBuf {
 fn read(path: &Path) -> Result<(Vec<Vec<u8>>, u64)> {
     let mut reader = Reader::open(path)?;
     let mut found = Vec::new();
-    while let Some(payload) = reader.next()? {
+    while let Some(payload) = reader.read()? {
         found.push(payload);
     }
     Ok((found, reader.cut_short()))
@@ -68,7 +70,7 @@ fn whatever_is_cut_off_leaves_the_records_before_it() {
         assert!(found.len() < sample().len() && sample().starts_with(&found));
         // Going on writes what was lost once more, and the file is as if never cut.
         let mut reader = Reader::open(&path).unwrap();
-        while reader.next().unwrap().is_some() {}
+        while reader.read().unwrap().is_some() {}
         assert_eq!(reader.cut_short(), cut);
         let mut writer = reader.into_writer(&path).unwrap();
         for payload in &sample()[found.len()..] {

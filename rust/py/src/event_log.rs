@@ -80,7 +80,7 @@ impl EventLog {
     /// The next record; `None` after the last whole one.
     fn read<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let item = self.with(py, |state| match state {
-            State::Reading(reader) => reader.next()?.map(|bytes| decode(&bytes)).transpose(),
+            State::Reading(reader) => reader.read()?.map(|bytes| decode(&bytes)).transpose(),
             _ => misused("the log is not being read"),
         })?;
         item.map(|item| show(py, item)).transpose()

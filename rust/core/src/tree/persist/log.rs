@@ -44,7 +44,7 @@ impl Reader {
     /// # Errors
     ///
     /// A record that is not as it was written.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>> {
+    pub fn read(&mut self) -> Result<Option<Vec<u8>>> {
         let left = self.size - self.at;
         if left < HEAD as u64 {
             return Ok(None);
@@ -63,7 +63,7 @@ impl Reader {
         Ok(Some(payload))
     }
 
-    /// Bytes of a record that was cut short, after [`next`](Self::next) gave `None`.
+    /// Bytes of a record that was cut short, after [`read`](Self::read) gave `None`.
     pub fn cut_short(&self) -> u64 {
         self.size - self.at
     }
