@@ -64,4 +64,8 @@ def work(rank: int, world: int, meeting: str, target: str) -> None:
 if __name__ == "__main__":
     world, target = int(sys.argv[1]), sys.argv[2]
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(work, (world, f"{folder}/meet", target), nprocs=world)
+        arguments = (world, f"{folder}/meet", target)
+        if world == 1:
+            work(0, *arguments)
+        else:
+            mp.spawn(work, arguments, nprocs=world)
