@@ -1,5 +1,9 @@
 """Tests of an integration are collected only where its trainer is installed."""
 
 import importlib.util
+import sys
+from pathlib import Path
 
-collect_ignore = [] if importlib.util.find_spec("trl") else ["test_trl.py"]
+sys.path.insert(0, str(Path(__file__).parent))  # for trl_runs
+
+collect_ignore_glob = [] if importlib.util.find_spec("trl") else ["test_trl*.py"]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import trl
 from accelerate.utils import gather_object
-from test_trl import PLAIN, total, train, trainer, two_turns, weights
+from trl_runs import PLAIN, total, train, trainer, two_turns, weights
 
 import apportion as ap
 from apportion.integrations.trl import GRPOTrainer

@@ -1,60 +1,38 @@
-"""Any method's per-token credit in TRL's GRPOTrainer. Needs trl and torch.
-
-    from apportion.integrations.trl import GRPOTrainer
-
-    trainer = GRPOTrainer(model, reward_funcs, ..., credit="gigpo", credit_options={"gamma": 0.95})
-
-With no `credit` it trains as TRL's own trainer does. `CreditMixin` adds the same
-to a GRPOTrainer subclass of yours.
-"""
+"""`CreditMixin`: any method's per-token credit in a GRPOTrainer. Needs trl and torch."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from apportion.credit import Credit
 from apportion.credit import credit as run_credit
-from apportion.errors import ExtraMissingError, InputError, MissingColumnError, OptionError
-from apportion.methods import Column, columns, methods
+from apportion.errors import InputError, MissingColumnError
+from apportion.integrations.trl.seam import gather_object, trl
+
+# isort: split
+# seam comes first: it says what to install where trl is missing.
+import torch
+
+from apportion.integrations.trl.columns import (
+    Function,
+    at_last_token,
+    count_turns,
+    find,
+    fit_turns,
+    pad,
+    row_means,
+    wanted,
+)
+from apportion.integrations.trl.loss import check_loss, compute_loss
+from apportion.integrations.trl.settings import check_aggregation, preset_of
+from apportion.methods import methods
 from apportion.rollouts import Rollouts
 
-INSTALL = "pip install 'apportion[trl]'"
-
-try:
-    import torch
-    import trl
-    from accelerate.utils import gather_object
-except ImportError as error:
-    raise ExtraMissingError(f"apportion.integrations.trl needs trl: {INSTALL}") from error
-
-SEAM = {
-    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
-    "_generate_and_score_completions": ["self", "inputs"],
-    "_compute_loss": ["self", "model", "inputs"],
-}
-"""Methods of TRL's trainer that the mixin extends, with their parameters in TRL 1.16."""
-
-FROM_TRAINER = {"group_ids", "outcome_rewards", "reward_matrix"}
 SCALES = {"group": "std", "batch": "batch", "none": "none"}
 """TRL's `scale_rewards` in the words of `grpo`'s option `scale`."""
-
-Function = Callable[..., Any]
-
-
-def check_seam(trainer: type) -> None:
-    """Refuse a TRL whose trainer has not the methods that `CreditMixin` extends."""
-    for name, expected in SEAM.items():
-        method = getattr(trainer, name, None)
-        got = None if method is None else list(inspect.signature(method).parameters)
-        if got != expected:
-            raise ExtraMissingError(
-                f"trl {trl.__version__}: the parameters of {trainer.__name__}.{name} are {got}, "
-                f"expected {expected} as in trl 1.16; install one that fits: {INSTALL}"
-            )
 
 
 class CreditMixin:
@@ -67,6 +45,10 @@ class CreditMixin:
     - `credit`: a method's name, see `apportion.methods()`, or a function
       `f(rollouts, **options)`. Default `"grpo"`, which is what TRL does.
     - `credit_options`: the method's options by name.
+    - `loss`: `"trl"`, TRL's own loss, or `"apportion"`: `apportion.policy_loss` at the same
+      settings, which is the same loss for each of TRL's `loss_type`s.
+    - `loss_options`: with `loss="apportion"`, options of `policy_loss` in place of TRL's
+      settings, such as `{"ratio": "turn"}`, whose turns are runs of the model's tokens.
     - `like`: a preset of the method. By default `"trl"` where the method has one, else the
       method's own defaults. With `grpo` and `"trl"` the trainer's `scale_rewards` is kept;
       every other combination leaves `scale_rewards` unread.
@@ -104,7 +86,8 @@ class CreditMixin:
     `credit/groups`, `credit/singleton_share`, `credit/zero_variance_share` and
     `credit/absent_rewards`, and for each grouping of turns by state its share of turns seen
     once (`credit/step_singleton_share` with `gigpo`). In the table of completions
-    `advantage` is the mean over a completion's trained tokens.
+    `advantage` is the mean over a completion's trained tokens. With `loss="apportion"` TRL's
+    `entropy`, `kl` and `policy_loss`, and the metrics of `policy_loss` as `loss/<name>`.
     """
 
     # What is read of the trainer.
@@ -126,19 +109,23 @@ class CreditMixin:
         credit: str | Function = "grpo",
         credit_options: Mapping[str, Any] | None = None,
         like: str | None = None,
+        loss: str = "trl",
+        loss_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Check the method and its options, then build the trainer.
 
         Raises:
             OptionError: unknown method, preset or option, or settings of the trainer that
-                contradict the method.
+                contradict the method or the loss.
         """
         self.credit_method = credit
         self.credit_options = dict(credit_options or {})
-        self.credit_like = _preset(credit, like, self.credit_options)
+        self.credit_like = preset_of(credit, like, self.credit_options)
+        self.loss_name, self.loss_options = loss, dict(loss_options or {})
         super().__init__(*args, **kwargs)
-        _check_aggregation(self)
+        check_aggregation(self)
+        check_loss(self)
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
@@ -147,8 +134,8 @@ class CreditMixin:
         # Read here: TRL empties what reward functions logged before it returns the batch.
         self._credit_columns = {
             name: values
-            for name in [*_wanted(self.credit_method), "turn_spans"]
-            if (values := _find(self, name, inputs)) is not None
+            for name in [*wanted(self.credit_method), "turn_spans"]
+            if (values := find(self, name, inputs)) is not None
         }
         self._credit_rewards = rewards
         return rewards
@@ -172,7 +159,9 @@ class CreditMixin:
         return out
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
-        """TRL's loss, its clipping bounds scaled by token where the method says so."""
+        """Our loss; or TRL's, its clipping bounds scaled by token where the method says so."""
+        if self.loss_name == "apportion":
+            return compute_loss(self, model, inputs)
         scale = inputs.get("credit_clip_scale")
         if scale is None:
             return super()._compute_loss(model, inputs)  # type: ignore[misc]
@@ -190,15 +179,15 @@ class CreditMixin:
     def _gather_columns(self, out: Mapping[str, Any], mask: Any) -> dict[str, Any]:
         """The columns found, of every process. All processes walk the names in one order."""
         found = dict(self._credit_columns)
-        wanted = _wanted(self.credit_method)
-        if "old_log_probs" in wanted and "old_per_token_logps" in out:
+        known = wanted(self.credit_method)
+        if "old_log_probs" in known and "old_per_token_logps" in out:
             found.setdefault("old_log_probs", out["old_per_token_logps"].tolist())
         gathered = {}
         for name in sorted(set(gather_object(sorted(found)))):
             own = found.get(name, [None] * len(mask))
-            level = wanted[name].level if name in wanted else "turn"
+            level = known[name].level if name in known else "turn"
             if level == "token":
-                gathered[name] = self._gather_tokens(_pad(name, own, mask))
+                gathered[name] = self._gather_tokens(pad(name, own, mask))
             else:
                 gathered[name] = gather_object(own)
         return gathered
@@ -207,15 +196,15 @@ class CreditMixin:
         mode = "train" if self.model.training else "eval"
         size = self.num_generations if mode == "train" else self.num_generations_eval
         options, rewards = self._credit_settings(mask)
-        wanted = _wanted(self.credit_method)
-        counts = _count_turns(mask)
+        known = wanted(self.credit_method)
+        counts = count_turns(mask)
         if "turn_spans" in found:
-            found["turn_spans"] = _fit_turns("turn_spans", found["turn_spans"], counts, False)
+            found["turn_spans"] = fit_turns("turn_spans", found["turn_spans"], counts, False)
             counts = [len(spans) for spans in found["turn_spans"]]
         for name, values in found.items():
-            if name in wanted and wanted[name].level == "turn":
+            if name in known and known[name].level == "turn":
                 ends_open = self.environments is not None
-                found[name] = _fit_turns(name, values, counts, ends_open)
+                found[name] = fit_turns(name, values, counts, ends_open)
         try:
             rollouts = Rollouts.from_padded(mask, group_size=size, **{**rewards, **found})
             return run_credit(self.credit_method, rollouts, like=self.credit_like, **options)
@@ -238,9 +227,9 @@ class CreditMixin:
             return options, {"reward_matrix": matrix}
         total = (matrix * weights).nansum(dim=1)
         total[matrix.isnan().all(dim=1)] = torch.nan
-        column = _wanted(self.credit_method).get("token_rewards")
+        column = wanted(self.credit_method).get("token_rewards")
         if card and column and column.required:
-            return options, {"token_rewards": _at_last_token(total, mask)}
+            return options, {"token_rewards": at_last_token(total, mask)}
         return options, {"outcome_rewards": total}
 
     def _log_credit(self, credit: Credit) -> None:
@@ -257,133 +246,11 @@ class CreditMixin:
                 share = float((sizes == 1).sum() / len(ids))
                 metrics[f"credit/{name.removesuffix('_group_id')}_singleton_share"].append(share)
         log = self._logs["advantages"]
-        means = _row_means(credit)
+        means = row_means(credit)
         for _ in range(min(len(log), len(means))):
             log.pop()  # what TRL computed for this batch
         log.extend(means)
 
 
 class GRPOTrainer(CreditMixin, trl.GRPOTrainer):  # type: ignore[misc]
-    """TRL's GRPOTrainer with `credit`, `credit_options` and `like`; see `CreditMixin`."""
-
-
-check_seam(trl.GRPOTrainer)
-
-
-def _preset(credit: str | Function, like: str | None, options: Mapping[str, Any]) -> str | None:
-    """The preset to run with, once method, preset and option names are known to exist."""
-    if callable(credit):
-        if like is not None:
-            raise OptionError(f"like: got {like!r}, but a function of yours has no presets")
-        return None
-    if credit not in methods():
-        raise OptionError(f"credit: got {credit!r}, expected one of {', '.join(methods())}")
-    card = methods()[credit]
-    known = {option.name for option in card.options}
-    for name in options:
-        if name not in known:
-            raise OptionError(
-                f"credit_options: got {name!r}, expected options of {credit}: "
-                f"{', '.join(sorted(known))}"
-            )
-    if like is None:
-        return "trl" if "trl" in card.presets else None
-    if like not in card.presets:
-        raise OptionError(
-            f"like: got {like!r}, expected a preset of {credit}: "
-            f"{', '.join(card.presets) or 'it has none'}"
-        )
-    return like
-
-
-def _check_aggregation(trainer: Any) -> None:
-    if (
-        trainer.multi_objective_aggregation == "normalize_then_sum"
-        and trainer.credit_method == "grpo"
-        and trainer.credit_like == "trl"
-    ):
-        raise OptionError(
-            "multi_objective_aggregation: got 'normalize_then_sum', which grpo does not do; "
-            "expected 'sum_then_normalize', or credit='gdpo', which does"
-        )
-
-
-def _wanted(credit: str | Function) -> dict[str, Column]:
-    """Columns that the method may read and that are not the trainer's own."""
-    known = columns() if callable(credit) else {c.name: c for c in methods()[credit].columns}
-    return {name: column for name, column in known.items() if name not in FROM_TRAINER}
-
-
-def _find(trainer: Any, name: str, inputs: Sequence[Mapping[str, Any]]) -> list[Any] | None:
-    """A column's value for each completion of this process, or None if nobody has it."""
-    logged = trainer._pending_extra_logs.get(name)
-    if logged is not None:
-        if len(logged) != len(inputs):
-            raise InputError(
-                f"{name}: log_extra got {len(logged)} values, expected {len(inputs)}, one a "
-                "completion, from one reward function"
-            )
-        return list(logged)
-    if any(name in row for row in inputs):
-        return [row.get(name) for row in inputs]
-    environments = trainer.environments or []
-    if any(hasattr(environment, name) for environment in environments):
-        # Copied: environments are reused, and their lists are emptied by the next reset.
-        values = [getattr(environment, name, None) for environment in environments]
-        return [None if value is None else list(value) for value in values]
-    return None
-
-
-def _count_turns(mask: Any) -> list[int]:
-    """Runs of 1 in each row."""
-    trained = mask.bool()
-    starts = trained.clone()
-    starts[:, 1:] &= ~trained[:, :-1]
-    return [int(count) for count in starts.sum(dim=1)]
-
-
-def _fit_turns(
-    name: str, values: Sequence[Any], counts: Sequence[int], ends_open: bool
-) -> list[Any]:
-    """Turn values of the rows that have turns; `ends_open`: as a tool loop may end."""
-    fitted = []
-    for index, (row, count) in enumerate(zip(values, counts, strict=True)):
-        if row is None or isinstance(row, str) or not hasattr(row, "__len__"):
-            raise InputError(f"{name}[{index}]: got {row!r}, expected a list with one value a turn")
-        own = list(row)
-        if count == 0:
-            own = []
-        elif ends_open and name == "turn_rewards" and len(own) == count - 1:
-            own.append(0.0)
-        elif ends_open and name != "turn_rewards" and len(own) == count + 1:
-            own.pop()
-        fitted.append(own)
-    return fitted
-
-
-def _pad(name: str, rows: Sequence[Any], mask: Any) -> Any:
-    """Lists of token values as a tensor in the mask's shape, 0 after their end."""
-    padded = torch.zeros(mask.shape, dtype=torch.float32)
-    for index, row in enumerate(rows):
-        if row is None or len(row) > mask.shape[1]:
-            got = None if row is None else len(row)
-            raise InputError(
-                f"{name}[{index}]: got {got} values, expected one a token of the completion"
-            )
-        padded[index, : len(row)] = torch.as_tensor(row, dtype=torch.float32)
-    return padded.to(mask.device)
-
-
-def _at_last_token(rewards: Any, mask: Any) -> Any:
-    """`(N, T)` with each row's reward on its last token in the mask, 0 elsewhere."""
-    last = (mask.bool().long() * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(1)
-    spread = torch.zeros(mask.shape, dtype=rewards.dtype, device=mask.device)
-    spread[torch.arange(len(mask), device=mask.device), last] = rewards
-    return spread
-
-
-def _row_means(credit: Credit) -> list[float]:
-    """Mean credit over the trained tokens of each row."""
-    sums = credit.to_padded(dtype=np.float64).sum(dim=1).cpu().numpy()
-    means: list[float] = (sums / np.maximum(credit.rollouts.lengths, 1)).tolist()
-    return means
+    """TRL's GRPOTrainer with `credit`, `loss` and their options; see `CreditMixin`."""
