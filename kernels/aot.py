@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MODULES = ("apportion.kernels.triton.row",)
+MODULES = ("apportion.kernels.triton.row", "apportion.kernels.triton.variants")
 """Modules with a function `shipped()`."""
 
 TARGET = ("cuda", 90, 32)

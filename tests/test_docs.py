@@ -74,7 +74,7 @@ def trl_names(folder: Path) -> dict[str, Any]:
     import trl
     from datasets import Dataset
 
-    from integrations.test_trl import model, tokenizer
+    from integrations.trl_runs import model, tokenizer
 
     def reward(completions: list[str], **kwargs: Any) -> list[float]:
         return [float(sum(c.isdigit() for c in text)) for text in completions]

@@ -1,8 +1,8 @@
 """Forms of the light op's kernels for `apportion.kernels.aot`. Depends on the kernels.
 
 The token kernel has more flags than can all be combined; `token_variants` is a pairwise
-cover: any two settings of two flags occur together, but for pairs that a call cannot have
-and for the kinds of KL, which meet every surrogate as one.
+cover: any two settings of two flags occur together, but for pairs that a call cannot have.
+The kinds of KL count as one setting, and the plainer forms of `PLAIN` occur once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ FACTORS: dict[str, Sequence[Any]] = {
         *("ppo", "cispo", "cispo_drop", "sapo", "policy_gradient", "cross_entropy", "dro"),
         *("topr", "vespo", "geometric", "dppo_tv", "dppo_tv_stop", "dppo_kl", "dppo_kl_stop"),
     ),
-    "POOLED": ("", "token", "mean"),
-    "WIDTHS": (0, 1, 2),
-    "SCALE": (0, 1, 2),
+    "POOLED": ("", "mean"),
+    "WIDTHS": (1, 2),
+    "SCALE": (0, 2),
     "PENALTY": (False, True),
     "BOUNDED": (False, True),
     "DUAL": (False, True),
@@ -31,6 +31,10 @@ FACTORS: dict[str, Sequence[Any]] = {
     "ROW_IDS": (False, True),
     "SEGMENT_IDS": (False, True),
     "TYPE": ("fp32", "bf16"),
+}
+PLAIN = {
+    **{name: values[0] for name, values in FACTORS.items()},
+    **{"POOLED": "token", "WIDTHS": 0, "SCALE": 1},
 }
 KINDS = [(k, p, t) for k in ("k1", "abs", "k2", "k3") for p in (False, True) for t in (False, True)]
 NUM_WARPS = 4
@@ -51,7 +55,7 @@ def shipped() -> Iterator[Shipped]:
 
 def token_variants() -> Iterator[Shipped]:
     """The pairwise cover of K5."""
-    for number, row in enumerate(pairwise(FACTORS, _can_be)):
+    for number, row in enumerate([*pairwise(FACTORS, _can_be), dict(PLAIN)]):
         kind, plus, times = KINDS[number % len(KINDS)] if row["PENALTY"] else ("", False, False)
         width = row.pop("WIDTHS")
         constants = {
@@ -67,7 +71,7 @@ def token_variants() -> Iterator[Shipped]:
 
 def segment_variants() -> Iterator[Shipped]:
     """Every term of K4 with either layout, and the kernels around it."""
-    ways = ((False, False, True), (True, False, True), (True, True, False))
+    ways = ((False, False, True), (True, True, False))
     for term, (offsets, order, whole) in itertools.product(
         ("ratio", "geometric", "vespo", "values"), ways
     ):
