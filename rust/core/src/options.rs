@@ -104,6 +104,33 @@ number_option!(
     Positive, "a number above 0", |x| x > 0.0
 );
 
+/// An integer that is at least 1: a width, a number of samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(usize);
+
+impl Deref for Count {
+    type Target = usize;
+    fn deref(&self) -> &usize {
+        &self.0
+    }
+}
+
+impl OptionValue for Count {
+    type Literal = usize;
+    fn literal(value: usize) -> Self {
+        Self(value)
+    }
+    fn parse(value: &Value) -> Option<Self> {
+        usize::parse(value).filter(|&count| count > 0).map(Self)
+    }
+    fn show(&self) -> Value {
+        self.0.show()
+    }
+    fn expected() -> String {
+        "an integer of at least 1".to_owned()
+    }
+}
+
 impl OptionValue for f64 {
     type Literal = Self;
     fn literal(value: Self) -> Self {

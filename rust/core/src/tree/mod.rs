@@ -11,6 +11,7 @@ pub mod answers;
 pub mod arena;
 mod backup;
 pub mod hot;
+pub mod labels;
 pub mod limits;
 pub mod merge;
 mod noise;

@@ -17,20 +17,26 @@ crate::rule! {
     /// `gumbels` gives the root's noise, children of tree after tree; otherwise it is
     /// drawn from the seed.
     "gumbel" {
-        /// Root children that are considered at most.
-        max_considered: usize = 16,
-        /// Scale of the root's noise.
-        gumbel_scale: NonNegative = 1.0,
-        /// Scale of values against logits.
-        value_scale: NonNegative = 0.1,
-        /// Added to the largest number of visits.
-        max_visit_init: NonNegative = 50.0,
-        /// Map completed values to 0..1.
-        rescale_values: bool = true,
-        /// Complete by the mixed value rather than the node's own.
-        use_mixed_value: bool = true,
-        /// The root's noise, before its scale.
-        gumbels: Vec<f64> = Vec::new(),
+        title: "Gumbel MuZero",
+        family: Descent,
+        paper: "Danihelka et al. 2022, github.com/google-deepmind/mctx",
+        certainty: Code,
+        options: {
+            /// Root children that are considered at most.
+            max_considered: usize = 16,
+            /// Scale of the root's noise.
+            gumbel_scale: NonNegative = 1.0,
+            /// Scale of values against logits.
+            value_scale: NonNegative = 0.1,
+            /// Added to the largest number of visits.
+            max_visit_init: NonNegative = 50.0,
+            /// Map completed values to 0..1.
+            rescale_values: bool = true,
+            /// Complete by the mixed value rather than the node's own.
+            use_mixed_value: bool = true,
+            /// The root's noise, before its scale.
+            gumbels: Vec<f64> = Vec::new(),
+        },
     }
 }
 

@@ -13,12 +13,18 @@ crate::rule! {
     /// root, of the same mean one level higher. LightZero
     /// `ctree_muzero/lib/cnode.cpp:cselect_child`, ties to the first child.
     "lightzero" {
-        /// First constant of the prior's weight.
-        c_init: NonNegative = 1.25,
-        /// Second constant, above which visits matter.
-        c_base: Positive = 19652.0,
-        /// Smallest range that returns are scaled by.
-        min_range: NonNegative = 0.01,
+        title: "LightZero's PUCT",
+        family: Descent,
+        paper: "github.com/opendilab/LightZero",
+        certainty: Code,
+        options: {
+            /// First constant of the prior's weight.
+            c_init: NonNegative = 1.25,
+            /// Second constant, above which visits matter.
+            c_base: Positive = 19652.0,
+            /// Smallest range that returns are scaled by.
+            min_range: NonNegative = 0.01,
+        },
     }
 }
 

@@ -1,16 +1,25 @@
-//! Rules of selection: which child a descent enters. One small file a rule.
+//! Rules of search, one small file each.
 //!
 //! A rule is a struct of options, stated once in [`rule!`](crate::rule), and a
 //! function from a node to a child. A rule that asks other things than leaves says so in
 //! `next` and `told`. Depends on `arena`, `step` and `options`.
 
+mod card;
+pub mod branch;
+pub mod follow;
+pub mod level;
+pub mod pool;
+pub mod segments;
+
 use crate::error::{Error, Result};
-use crate::options::{Settings, Value};
+use crate::options::Settings;
 use crate::tree::answers::Answer;
 use crate::tree::arena::{Hot, ROOT, Tree};
 use crate::tree::limits::Limits;
 use crate::tree::request::{Ask, Next};
 use crate::tree::step::Step;
+
+pub use card::{Card, Family};
 
 /// A node at which a child is to be chosen.
 pub struct At<'a> {
@@ -95,13 +104,40 @@ impl<'a> At<'a> {
         }
         best.map(|i| self.child(i))
     }
+
+    /// Every child's score.
+    pub fn each(&self, score: impl Fn(usize, &Hot) -> f64) -> Vec<f64> {
+        self.children().iter().enumerate().map(|(i, hot)| score(i, hot)).collect()
+    }
+}
+
+/// In a rule that enters the child of the highest `self.score(at)`: what follows from it.
+macro_rules! by_score {
+    () => {
+        fn choose(&self, at: &$crate::tree::rules::At<'_>) -> Option<u32> {
+            at.best(self.score(at))
+        }
+
+        fn child_scores(&self, at: &$crate::tree::rules::At<'_>) -> Vec<f64> {
+            at.each(self.score(at))
+        }
+    };
 }
 
 /// A way to search: which child a descent enters and, where that is not all, what a tree
 /// asks and what an answer changes.
 pub trait Rule: Send + Sync {
-    /// The child to enter; `None` when all are closed.
-    fn choose(&self, at: &At<'_>) -> Option<u32>;
+    /// The child to enter; `None` when all are closed, or where nothing is chosen.
+    fn choose(&self, at: &At<'_>) -> Option<u32> {
+        let _ = at;
+        None
+    }
+
+    /// What children are compared by, in order; empty where a rule has no one number a child.
+    fn child_scores(&self, at: &At<'_>) -> Vec<f64> {
+        let _ = at;
+        Vec::new()
+    }
 
     /// What a tree asks next: by default one descent by [`choose`](Self::choose), to a leaf
     /// that is to be expanded.
@@ -119,6 +155,13 @@ pub trait Rule: Send + Sync {
         false
     }
 
+    /// Nodes that the search ends with, as the rule orders them; none for rules that only
+    /// gather statistics.
+    fn finals(&self, tree: &Tree) -> Vec<u32> {
+        let _ = tree;
+        Vec::new()
+    }
+
     /// A root's recommended probabilities of its children: by default shares of visits.
     fn policy(&self, at: &At<'_>) -> Vec<f64> {
         let total: f64 = at.children().iter().map(|c| f64::from(c.visits)).sum();
@@ -131,93 +174,6 @@ pub trait Rule: Send + Sync {
         let most = visits.clone().max().unwrap_or(0);
         visits.clone().position(|n| n == most).unwrap_or(0) as u32
     }
-}
-
-/// An option of a rule, for listings.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RuleOption {
-    /// Its name.
-    pub name: &'static str,
-    /// Its default.
-    pub default: Value,
-    /// What is accepted.
-    pub expected: String,
-    /// What it means.
-    pub doc: &'static str,
-}
-
-/// What the list of rules knows of one.
-pub struct Card {
-    /// Its name.
-    pub name: &'static str,
-    /// Formula and source.
-    pub doc: &'static str,
-    /// Its options.
-    pub options: fn() -> Vec<RuleOption>,
-    /// The rule with these settings.
-    pub make: fn(&Settings) -> Result<Box<dyn Rule>>,
-}
-
-/// States a rule: its name, its documentation and its options with defaults.
-#[macro_export]
-macro_rules! rule {
-    (
-        $(#[doc = $doc:literal])*
-        $name:literal { $( $(#[doc = $option_doc:literal])* $option:ident: $type:ty = $default:expr, )* }
-    ) => {
-        $(#[doc = $doc])*
-        #[derive(Clone, Debug, PartialEq)]
-        pub struct Options { $( $(#[doc = $option_doc])* pub $option: $type, )* }
-
-        impl Default for Options {
-            fn default() -> Self {
-                Self { $( $option: <$type as $crate::options::OptionValue>::literal($default), )* }
-            }
-        }
-
-        fn make(
-            settings: &$crate::options::Settings,
-        ) -> $crate::error::Result<Box<dyn $crate::tree::rules::Rule>> {
-            let mut options = Options::default();
-            for (name, value) in settings {
-                match name.as_str() {
-                    $( stringify!($option) => {
-                        options.$option = <$type as $crate::options::OptionValue>::parse(value)
-                            .ok_or_else(|| $crate::error::Error::BadOption {
-                                method: $name,
-                                option: stringify!($option),
-                                got: value.to_string(),
-                                expected: <$type as $crate::options::OptionValue>::expected(),
-                            })?;
-                    } )*
-                    _ => return Err($crate::error::Error::UnknownOption {
-                        method: $name,
-                        option: name.clone(),
-                        valid: vec![$( stringify!($option) ),*],
-                    }),
-                }
-            }
-            Ok(Box::new(options))
-        }
-
-        fn list() -> Vec<$crate::tree::rules::RuleOption> {
-            let defaults = Options::default();
-            vec![$( $crate::tree::rules::RuleOption {
-                name: stringify!($option),
-                default: $crate::options::OptionValue::show(&defaults.$option),
-                expected: <$type as $crate::options::OptionValue>::expected(),
-                doc: concat!($($option_doc, "\n"),*).trim_ascii(),
-            } ),*]
-        }
-
-        /// The rule in the list.
-        pub static CARD: $crate::tree::rules::Card = $crate::tree::rules::Card {
-            name: $name,
-            doc: concat!($($doc, "\n"),*),
-            options: list,
-            make,
-        };
-    };
 }
 
 macro_rules! rules {
@@ -235,6 +191,27 @@ rules! {
     muzero,
     gumbel,
     lightzero,
+    alphamath,
+    prorag,
+    propa,
+    groundedprm,
+    rstar,
+    rstar_math,
+    rest_mcts,
+    llm_reasoners,
+    omegaprm,
+    rearter,
+    beam,
+    dvts,
+    early_rejection,
+    pra,
+    dpo_beam,
+    swe_trace,
+    treerl,
+    tree_grpo,
+    treepo,
+    spo_tree,
+    tree_ps_rag,
 }
 
 /// The rule of a name, with settings.

@@ -10,10 +10,16 @@ crate::rule! {
     /// 0..1; an unvisited child has 0. Schrittwieser et al. 2020; mctx
     /// `muzero_action_selection` with `qtransform_by_parent_and_siblings`.
     "muzero" {
-        /// First constant of the prior's weight.
-        c_init: NonNegative = 1.25,
-        /// Second constant, above which visits matter.
-        c_base: Positive = 19652.0,
+        title: "MuZero's PUCT",
+        family: Descent,
+        paper: "Schrittwieser et al. 2020, arXiv:1911.08265",
+        certainty: Code,
+        options: {
+            /// First constant of the prior's weight.
+            c_init: NonNegative = 1.25,
+            /// Second constant, above which visits matter.
+            c_base: Positive = 19652.0,
+        },
     }
 }
 

@@ -1,47 +1,89 @@
 //! `puct`: mean return plus prior, AlphaZero's form.
 
 use crate::choice;
-use crate::options::NonNegative;
+use crate::options::{NonNegative, Positive};
+use crate::tree::arena::Hot;
 use crate::tree::rules::{At, Rule};
 
 choice! {
-    /// What an unvisited child is worth.
+    /// What an unvisited child is worth (first-play urgency).
     FirstPlay {
         /// 0.
         Zero = "zero",
         /// Its parent's mean value.
         Parent = "parent",
+        /// Its parent's mean value less `first_play_reduction * sqrt(sum of visited priors)`.
+        Reduced = "reduced",
+        /// The value that came with the expansion, as a process reward model gives it.
+        Value = "value",
+        /// More than any visited child.
+        Infinite = "infinite",
     }
 }
 
 crate::rule! {
-    /// `Q + c_puct * P * sqrt(N_parent) / (1 + N)`.
+    /// `Q + C * P * sqrt(N_parent) / (1 + N)`, with `C = c_puct` or, given `c_base`,
+    /// `C = c_puct + ln((N_parent + c_base + 1) / c_base)`.
     ///
-    /// Silver et al. 2018 (AlphaZero). OpenSpiel `SearchNode.puct_value` with
-    /// `proven_exact`; ProRAG with equal priors and `c_puct` 2.5; AlphaMath with 1.5.
+    /// Silver et al. 2018. OpenSpiel `SearchNode.puct_value` with `proven_exact`; OpenR with
+    /// `c_puct` 1.25, `c_base` 19652 and `first_play="value"`; Leela Chess Zero's first play
+    /// is `"reduced"` with 0.33. Ties go to the first child; without visits below a node the
+    /// prior term is 0 for all, so that `first_play` alone decides.
     "puct" {
-        /// Weight of the prior term.
-        c_puct: NonNegative = 1.25,
-        /// What an unvisited child is worth.
-        first_play: FirstPlay = FirstPlay::Zero,
-        /// Score children whose value is known by that value alone.
-        proven_exact: bool = false,
+        title: "PUCT",
+        family: Descent,
+        paper: "Silver et al. 2018, AlphaZero",
+        certainty: Code,
+        options: {
+            /// Weight of the prior term.
+            c_puct: NonNegative = 1.25,
+            /// Visits above which the weight grows; `None` keeps it constant.
+            c_base: Option<Positive> = None,
+            /// What an unvisited child is worth.
+            first_play: FirstPlay = FirstPlay::Zero,
+            /// Reduction of `first_play="reduced"`.
+            first_play_reduction: NonNegative = 0.33,
+            /// Score children whose value is known by that value alone.
+            proven_exact: bool = false,
+        },
+    }
+}
+
+impl Options {
+    fn unvisited(&self, at: &At<'_>) -> f64 {
+        match self.first_play {
+            FirstPlay::Zero | FirstPlay::Value => 0.0,
+            FirstPlay::Infinite => f64::INFINITY,
+            FirstPlay::Parent => at.tree.value(at.node),
+            FirstPlay::Reduced => {
+                let visited = at.children().iter().filter(|c| at.visits(c) > 0.0);
+                let seen: f64 = visited.map(|c| f64::from(c.prior)).sum();
+                at.tree.value(at.node) - *self.first_play_reduction * seen.sqrt()
+            }
+        }
+    }
+
+    fn score<'a>(&'a self, at: &'a At<'a>) -> impl Fn(usize, &Hot) -> f64 + 'a {
+        let visits = at.visits(at.hot());
+        let growth = self.c_base.map_or(0.0, |base| ((visits + *base + 1.0) / *base).ln());
+        let scale = (*self.c_puct + growth) * visits.sqrt();
+        let unvisited = self.unvisited(at);
+        move |i, child| {
+            if self.proven_exact && child.is_proven() {
+                return at.tree.proven_return(at.child(i));
+            }
+            let q = at.q(child).unwrap_or_else(|| match self.first_play {
+                FirstPlay::Value => {
+                    let node = at.child(i);
+                    at.tree.edge_return(node, at.tree.raw_value(node))
+                }
+                _ => unvisited,
+            });
+            q + scale * f64::from(child.prior) / (1.0 + at.visits(child))
+        }
     }
 }
 
 impl Rule for Options {
-    fn choose(&self, at: &At<'_>) -> Option<u32> {
-        let scale = *self.c_puct * at.visits(at.hot()).sqrt();
-        let unvisited = match self.first_play {
-            FirstPlay::Zero => 0.0,
-            FirstPlay::Parent => at.tree.value(at.node),
-        };
-        at.best(|i, child| {
-            if self.proven_exact && child.is_proven() {
-                return at.tree.proven_return(at.child(i));
-            }
-            let q = at.q(child).unwrap_or(unvisited);
-            q + scale * f64::from(child.prior) / (1.0 + at.visits(child))
-        })
-    }
+    by_score!();
 }

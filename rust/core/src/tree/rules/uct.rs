@@ -2,6 +2,7 @@
 
 use crate::choice;
 use crate::options::NonNegative;
+use crate::tree::arena::Hot;
 use crate::tree::rules::{At, Rule};
 
 choice! {
@@ -9,7 +10,7 @@ choice! {
     Unvisited {
         /// More than any other.
         Infinite = "infinite",
-        /// 0, with no bonus (rStar-Math).
+        /// 0, with no bonus.
         Zero = "zero",
     }
 }
@@ -18,23 +19,29 @@ crate::rule! {
     /// `Q + c * sqrt(factor * ln N_parent / N)`.
     ///
     /// Kocsis and Szepesvari 2006. OpenSpiel `SearchNode.uct_value` with `proven_exact`
-    /// (`c` 2, `factor` 1); PROPA `factor` 2; rStar-Math `c` 2, `unvisited="zero"`.
+    /// (`c` 2, `factor` 1). Ties go to the first child.
     "uct" {
-        /// Weight of the bound.
-        c: NonNegative = std::f64::consts::SQRT_2,
-        /// Factor inside the root.
-        factor: NonNegative = 1.0,
-        /// What an unvisited child scores.
-        unvisited: Unvisited = Unvisited::Infinite,
-        /// Score children whose value is known by that value alone.
-        proven_exact: bool = false,
+        title: "UCT",
+        family: Descent,
+        paper: "Kocsis and Szepesvari 2006",
+        certainty: Code,
+        options: {
+            /// Weight of the bound.
+            c: NonNegative = std::f64::consts::SQRT_2,
+            /// Factor inside the root.
+            factor: NonNegative = 1.0,
+            /// What an unvisited child scores.
+            unvisited: Unvisited = Unvisited::Infinite,
+            /// Score children whose value is known by that value alone.
+            proven_exact: bool = false,
+        },
     }
 }
 
-impl Rule for Options {
-    fn choose(&self, at: &At<'_>) -> Option<u32> {
+impl Options {
+    fn score<'a>(&'a self, at: &'a At<'a>) -> impl Fn(usize, &Hot) -> f64 + 'a {
         let log = *self.factor * at.visits(at.hot()).max(1.0).ln();
-        at.best(|i, child| {
+        move |i, child| {
             if self.proven_exact && child.is_proven() {
                 return at.tree.proven_return(at.child(i));
             }
@@ -46,6 +53,10 @@ impl Rule for Options {
                 };
             }
             at.q(child).unwrap_or(0.0) + *self.c * (log / visits).sqrt()
-        })
+        }
     }
+}
+
+impl Rule for Options {
+    by_score!();
 }

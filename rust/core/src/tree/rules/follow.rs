@@ -1,0 +1,101 @@
+//! Simulations that go on after an expansion: from some of the new children.
+//!
+//! A rule puts children in line with [`later`]; [`next`] asks for what is in line before
+//! anything else. The line is the tree's `notes`, so a snapshot keeps it. What fails or is
+//! cancelled has left the line: its simulation ends without a visit. Depends on `step`.
+
+use std::ops::Range;
+
+use crate::tree::answers::Answer;
+use crate::tree::arena::{End, Fact, MAX_IN_FLIGHT, ROOT};
+use crate::tree::request::{Ask, Kind, Next};
+use crate::tree::step::Step;
+
+/// A request at a node, its descent marked until the answer is in.
+pub fn marked(step: &mut Step<'_>, ask: Ask) -> Next {
+    if step.tree.is(ask.node, Fact::Asked)
+        || step.tree.hot[ROOT as usize].in_flight() == MAX_IN_FLIGHT
+    {
+        return Next::Wait;
+    }
+    step.tree.set(ask.node, Fact::Asked, true);
+    step.tree.mark(ask.node);
+    Next::Ask(Ask { marked: true, ..ask })
+}
+
+/// Puts a node in line.
+pub fn later(step: &mut Step<'_>, node: u32) {
+    step.tree.notes.push(u64::from(node));
+}
+
+/// Asks for the first node in line; `None` when the line is empty.
+pub fn next(step: &mut Step<'_>, kind: Kind, want: u16) -> Option<Next> {
+    let node = *step.tree.notes.first()? as u32;
+    let asked = marked(step, Ask { node, kind, want, length: 0, marked: true });
+    if asked != Next::Wait {
+        step.tree.notes.remove(0);
+    }
+    Some(asked)
+}
+
+/// Takes the answer to an expansion without a visit; the new children. A node that gets
+/// none is an end, whatever it is called: it is visited with its value, and nothing follows.
+pub fn expand(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) -> Option<Range<u32>> {
+    let deep = step.tree.depth(ask.node) >= step.limits.max_depth;
+    if answer.terminal || answer.children == 0 || deep {
+        step.take(ask, answer);
+        return None;
+    }
+    grow(step, ask, answer)
+}
+
+/// Takes the answer to an expansion and visits nothing, not even a node that gets no
+/// children; the new children.
+pub fn grow(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) -> Option<Range<u32>> {
+    let first = step.tree.len() as u32;
+    step.release(ask);
+    step.record(ask.node, answer);
+    if ask.node != ROOT {
+        step.tree.set_reward(ask.node, answer.reward);
+    }
+    if answer.terminal {
+        step.tree.set(ask.node, Fact::Terminal, true);
+        return None;
+    }
+    if !step.attach(ask.node, answer) {
+        step.tree.set(ask.node, Fact::Barren, true);
+        return None;
+    }
+    Some(first..step.tree.len() as u32)
+}
+
+/// Takes the answer to a rollout: what it was worth is backed up from its node.
+pub fn visit(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+    step.release(ask);
+    step.record(ask.node, answer);
+    step.tree.back_up(ask.node, answer.value);
+    step.tree.simulations += 1;
+}
+
+/// Takes an answer as most searches do, then visits those new children that are ends, each
+/// with the value that came with it, and closes them.
+pub fn take_with_ends(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+    let first = step.tree.len() as u32;
+    step.take(ask, answer);
+    for child in first..step.tree.len() as u32 {
+        if step.tree.end(child) == End::Terminal {
+            let value = step.tree.raw_value(child);
+            step.tree.back_up(child, value);
+            step.tree.outcomes.add(value);
+            step.tree.close(child);
+        }
+    }
+}
+
+/// Visits a child that is an end, with the value that came with it: one simulation.
+pub fn end(step: &mut Step<'_>, child: u32) {
+    let value = step.tree.raw_value(child);
+    step.tree.back_up(child, value);
+    step.tree.outcomes.add(value);
+    step.tree.simulations += 1;
+}
