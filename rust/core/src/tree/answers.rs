@@ -44,6 +44,8 @@ pub struct Answers<'a> {
     pub rollout_rewards: &'a [f64],
     /// Tokens of rollouts.
     pub rollout_tokens: Option<TokenRows<'a>>,
+    /// Log-prob of each of those tokens.
+    pub rollout_log_probs: Option<&'a [f64]>,
 }
 
 /// The answer to one request.
@@ -73,6 +75,8 @@ pub struct Answer<'a> {
     pub rollouts: &'a [f64],
     /// Tokens of the rollouts.
     pub rollout_tokens: Option<TokenRows<'a>>,
+    /// Log-prob of each of those tokens.
+    pub rollout_log_probs: Option<&'a [f64]>,
 }
 
 /// Where the parts of each answer begin, one entry more than there are answers.
@@ -121,6 +125,9 @@ impl<'a> Answers<'a> {
             rollout_tokens: self
                 .rollout_tokens
                 .map(|t| t.part(rollouts.clone(), part(&starts.rollout_tokens, i))),
+            rollout_log_probs: self
+                .rollout_log_probs
+                .map(|l| &l[part(&starts.rollout_tokens, i)]),
         }
     }
 
@@ -161,6 +168,11 @@ impl<'a> Answers<'a> {
         given("rollout_tokens", self.rollout_tokens.map(|t| t.lengths.len()), ran, "rollouts")?;
         let tokens = token_starts("tokens", self.tokens, &children)?;
         let rollout_tokens = token_starts("rollout_tokens", self.rollout_tokens, &rollouts)?;
+        let of_rollouts = rollout_tokens[rollout_tokens.len() - 1];
+        let log_probs = self.rollout_log_probs.map(<[_]>::len);
+        given("rollout_log_probs", log_probs, of_rollouts, "tokens of rollouts")?;
+        let fits = |l: f64| l.is_finite() && l <= 0.0;
+        check("rollout_log_probs", self.rollout_log_probs.unwrap_or(&[]), "a finite number of at most 0", fits)?;
         let empty = |i: &usize| part(&rollouts, *i).is_empty();
         if self.child_terminal.is_some() && self.child_values.is_none() {
             let expected = "values of children where some are ends".to_owned();

@@ -77,6 +77,8 @@ pub struct Tree {
     pub rollouts: Vec<Rollout>,
     /// Tokens of each rollout.
     pub rollout_tokens: Spans,
+    /// Bits of the `f32` log-prob of each of those tokens, where they were told.
+    pub rollout_log_probs: Spans,
     /// A rule's own numbers about the tree; a snapshot keeps them.
     pub notes: Vec<u64>,
     /// Smallest and largest mean return of any visited edge, a root's value discounted as
@@ -145,6 +147,7 @@ impl Tree {
             tokens: Spans::default(),
             rollouts: Vec::new(),
             rollout_tokens: Spans::default(),
+            rollout_log_probs: Spans::default(),
             notes: Vec::new(),
             bounds: (f64::INFINITY, f64::NEG_INFINITY),
             simulations: 0,

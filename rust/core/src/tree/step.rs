@@ -160,9 +160,16 @@ impl Step<'_> {
             self.tree.rollouts.push(Rollout { node, length: 0, reward, mark: 0 });
             self.tree.outcomes.add(reward);
         }
+        let mut told = 0;
         for (i, row) in answer.rollout_tokens.iter().flat_map(|t| t.rows()).enumerate() {
             self.tree.rollouts[first + i].length = row.len() as u32;
             self.tree.rollout_tokens.push(first + i, row);
+            if let Some(log_probs) = answer.rollout_log_probs {
+                let own = &log_probs[told..told + row.len()];
+                let bits: Vec<u32> = own.iter().map(|&l| (l as f32).to_bits()).collect();
+                self.tree.rollout_log_probs.push(first + i, &bits);
+            }
+            told += row.len();
         }
     }
 

@@ -44,6 +44,7 @@ pub struct Given<'py> {
     rollouts: Option<Vec<usize>>,
     rollout_rewards: Option<PyReadonlyArray1<'py, f64>>,
     rollout_tokens: Option<(Vec<u32>, Vec<usize>)>,
+    rollout_log_probs: Option<PyReadonlyArray1<'py, f64>>,
 }
 
 impl<'py> Given<'py> {
@@ -69,6 +70,7 @@ impl<'py> Given<'py> {
                 "rollouts" => given.rollouts = Some(counts(&item.extract()?)?),
                 "rollout_rewards" => given.rollout_rewards = Some(item.extract()?),
                 "rollout_tokens" => given.rollout_tokens = Some(tokens("rollout_tokens", &item)?),
+                "rollout_log_probs" => given.rollout_log_probs = Some(item.extract()?),
                 other => {
                     let message = format!("expand: unknown column {other:?}");
                     return Err(raise(columns.py(), "InputError", message));
@@ -98,6 +100,7 @@ impl<'py> Given<'py> {
             rollouts: self.rollouts.as_deref(),
             rollout_rewards: slice(&self.rollout_rewards)?.unwrap_or(&[]),
             rollout_tokens: self.rollout_tokens.as_ref().map(rows),
+            rollout_log_probs: slice(&self.rollout_log_probs)?,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::options::Count;
 use crate::tree::answers::Answer;
+use crate::tree::arena::Fact;
 use crate::tree::request::{Ask, Next};
 use crate::tree::rules::{Rule, segments};
 use crate::tree::step::Step;
@@ -30,10 +31,10 @@ crate::rule! {
 
 impl Rule for Options {
     fn next(&self, step: &mut Step<'_>) -> Next {
-        let fresh = |&node: &u32| !step.tree.is(node, crate::tree::arena::Fact::Asked);
         let width = |node: u32| self.widths.get(step.tree.depth(node) as usize).copied();
-        let mut open = segments::open(step.tree).filter(fresh);
-        let found = open.find_map(|node| Some((node, width(node).filter(|&w| w > 0)?)));
+        let found = segments::open(step.tree)
+            .filter(|&node| !step.tree.is(node, Fact::Asked))
+            .find_map(|node| Some((node, width(node).filter(|&w| w > 0)?)));
         let Some((node, width)) = found else { return segments::rest(step) };
         let last = step.tree.depth(node) as usize + 1 == self.widths.len();
         let length = if last { 0 } else { *self.segment_tokens };

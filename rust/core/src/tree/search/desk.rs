@@ -62,6 +62,7 @@ struct Owned {
     tokens: Option<(Vec<u32>, Vec<usize>)>,
     rollouts: Vec<f64>,
     rollout_tokens: Option<(Vec<u32>, Vec<usize>)>,
+    rollout_log_probs: Option<Vec<f64>>,
 }
 
 impl From<&Answer<'_>> for Owned {
@@ -80,6 +81,7 @@ impl From<&Answer<'_>> for Owned {
             tokens: answer.tokens.map(rows),
             rollouts: answer.rollouts.to_vec(),
             rollout_tokens: answer.rollout_tokens.map(rows),
+            rollout_log_probs: answer.rollout_log_probs.map(<[_]>::to_vec),
         }
     }
 }
@@ -102,6 +104,7 @@ impl Owned {
             tokens: self.tokens.as_ref().map(rows),
             rollouts: &self.rollouts,
             rollout_tokens: self.rollout_tokens.as_ref().map(rows),
+            rollout_log_probs: self.rollout_log_probs.as_deref(),
         }
     }
 }
