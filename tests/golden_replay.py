@@ -16,6 +16,7 @@ import numpy as np
 
 import apportion as ap
 from apportion import matching, primitives
+from golden_replay_rules import RULES_REPLAY
 from golden_replay_tree import TREE_REPLAY
 
 Case = dict[str, Any]
@@ -435,5 +436,6 @@ REPLAY: dict[str, Callable[[Case], Outputs]] = {
         gain_weight="curriculum_ig_weight",
         eps="epsilon",
     ),
+    **RULES_REPLAY,
     **TREE_REPLAY,
 }

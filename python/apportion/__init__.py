@@ -30,7 +30,8 @@ from apportion.methods import MethodCard, columns, methods
 from apportion.report import write_report
 from apportion.rollouts import Rollouts
 from apportion.threads import get_num_threads, num_threads, set_num_threads
-from apportion.tree import Leaves, Nodes, Search, search_rules
+from apportion.rules import RuleCard, search_rules
+from apportion.tree import Leaves, Nodes, Search
 
 if TYPE_CHECKING:
     from apportion import linear_loss as _linear_loss

@@ -41,6 +41,10 @@ def encode(count: int, children: Any, given: dict[str, Any]) -> tuple[Array, dic
             got, flat, lengths = token_rows("rollout_tokens", given["rollout_tokens"])
             _agreed("rollout_tokens", columns["rollouts"], got)
             columns["rollout_tokens"] = (flat, lengths)
+            if given["rollout_log_probs"] is not None:
+                columns["rollout_log_probs"] = _log_probs(given["rollout_log_probs"], lengths)
+        elif given["rollout_log_probs"] is not None:
+            raise InputError("rollout_log_probs: got log-probs without `rollout_tokens`")
     elif given["rollout_tokens"] is not None:
         raise InputError("rollout_tokens: got tokens of rollouts without `rollouts`, their rewards")
     return np.zeros(count, dtype=np.int64) if counts is None else counts, columns
@@ -92,6 +96,14 @@ def token_rows(name: str, values: Any) -> tuple[Array, Array, Array]:
             raise InputError(f"{name}: span {i}: got shape {span.shape}, expected one dimension")
     flat = np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
     return counts, flat, np.array([len(span) for span in spans], dtype=np.int64)
+
+
+def _log_probs(values: Any, lengths: Array) -> Array:
+    """Log-probs of all tokens of rollouts, one after the other."""
+    spans = [vector("rollout_log_probs", span) for leaf in values for span in leaf]
+    got = np.array([len(span) for span in spans], dtype=np.int64)
+    _agreed("rollout_log_probs", lengths, got)
+    return np.concatenate(spans) if spans else np.zeros(0)
 
 
 def _counts(count: int, children: Any) -> Array:

@@ -106,6 +106,7 @@ class Nodes:
     first_child: Array
     children: Array
     visits: Array
+    value_sum: Array
     q: Array
     value: Array
     raw_value: Array
@@ -124,12 +125,14 @@ class SearchRollouts:
     """All rollouts of a search, tree after tree, one row each.
 
     Tree `t` has rows `offsets[t]` to `offsets[t + 1]`. `node` is where a rollout began,
-    `reward` what it earned; its tokens are `tokens[token_offsets[i]:token_offsets[i + 1]]`.
+    `reward` what it earned, `mark` a rule's own number (how often a pool searched it;
+    2**32 - 1 where a branching rule cut it in two); its tokens are `tokens[token_offsets[i]:token_offsets[i + 1]]`.
     """
 
     offsets: Array
     node: Array
     reward: Array
+    mark: Array
     tokens: Array
     token_offsets: Array
 
@@ -316,6 +319,7 @@ class Search:
         child_terminal: Any = None,
         rollouts: Any = None,
         rollout_tokens: Any = None,
+        rollout_log_probs: Any = None,
         on_error: str = "raise",
     ) -> None:
         """Give answers, in any order; refused as a whole if one does not fit.
@@ -340,6 +344,7 @@ class Search:
             child_terminal: rows, true for children that are ends worth `child_values`.
             rollouts: `n` rows: what each rollout from the leaf earned.
             rollout_tokens: for each leaf, for each rollout, its tokens.
+            rollout_log_probs: as `rollout_tokens`, each token's log-prob.
             on_error: what an answer does that has a number which is not finite, or a
                 prior below 0: `"raise"` refuses all, `"fail"` counts that leaf as failed.
 
@@ -361,6 +366,7 @@ class Search:
             "child_terminal": child_terminal,
             "rollouts": rollouts,
             "rollout_tokens": rollout_tokens,
+            "rollout_log_probs": rollout_log_probs,
         }
         counts, columns = encode(len(tickets), children, given)
         self._call("expand", tickets, counts, columns, on_error == "fail")
@@ -574,18 +580,36 @@ class Search:
 
         `"mean"`: mean returns, 0 where unvisited. `"scaled"`: mapped to 0..1 over the
         node's own value and the visited children, as `muzero` compares them.
-        `"completed"`: as `gumbel` compares them, with its default options.
+        `"completed"`: as `gumbel` compares them, with its default options. `"score"`: what
+        the search's rule compares; empty where it has no one number for a child.
         """
         return self._forest.child_values(tree, node, how)
+
+    def finals(self, tree: int) -> Array:
+        """Nodes that a tree's search ends with, in the rule's order.
+
+        The beams or paths of beam rules, the best path's end of `llm_reasoners`; empty for
+        rules that only gather statistics.
+        """
+        return self._forest.finals(tree)
+
+    def bisections(self, tree: int) -> list[tuple[int, list[int], list[int]]]:
+        """The searches of a pool rule in order: the rollout, the good and the bad prefixes.
+
+        Prefixes are nodes; the error lies between the last good one (where there is none,
+        the node that the rollout began at) and the last bad one.
+        """
+        found: list[tuple[int, list[int], list[int]]] = []
+        for kind, about in zip(*self._forest.pool_log(tree), strict=True):
+            if kind == 1:
+                found.append((int(about), [], []))
+            elif kind > 1:
+                found[-1][kind - 1].append(int(about))
+        return found
 
     def policy(self) -> tuple[Array, list[Array]]:
         """Each root's recommended child, and the probabilities of its children."""
         return self._forest.policy()
-
-
-def search_rules() -> list[dict[str, Any]]:
-    """Every rule of selection: name, formula and source, options with defaults."""
-    return _core.search_rules()
 
 
 def _count(name: str, value: Any) -> int:

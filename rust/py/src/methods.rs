@@ -3,7 +3,7 @@
 //! May depend on `batch`, `guard` and the core.
 
 use apportion_core::column::{ColumnSpec, Floats};
-use apportion_core::credit::{Credit, METHODS, Method, Values, find};
+use apportion_core::credit::{Credit, METHODS, Method, OptionSpec, Values, find};
 use apportion_core::options::{Settings, Value};
 use apportion_core::rollouts::Rollouts;
 use apportion_core::spread::{self, scatter};
@@ -241,6 +241,20 @@ fn column<'py>(py: Python<'py>, spec: &ColumnSpec, required: bool) -> PyResult<B
     Ok(out)
 }
 
+/// Options as users see them.
+pub fn options<'py>(py: Python<'py>, specs: Vec<OptionSpec>) -> PyResult<Bound<'py, PyList>> {
+    let options = PyList::empty(py);
+    for option in specs {
+        let one = PyDict::new(py);
+        one.set_item("name", option.name)?;
+        one.set_item("default", show(py, &option.default)?)?;
+        one.set_item("expected", option.expected)?;
+        one.set_item("doc", option.doc)?;
+        options.append(one)?;
+    }
+    Ok(options)
+}
+
 /// Every method's card, in the order of the core's list.
 #[pyfunction]
 pub fn methods(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
@@ -262,16 +276,7 @@ pub fn methods(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
             specs.iter().try_for_each(|spec| columns.append(column(py, spec, required)?))?;
         }
         entry.set_item("columns", columns)?;
-        let options = PyList::empty(py);
-        for option in (card.options)() {
-            let one = PyDict::new(py);
-            one.set_item("name", option.name)?;
-            one.set_item("default", show(py, &option.default)?)?;
-            one.set_item("expected", option.expected)?;
-            one.set_item("doc", option.doc)?;
-            options.append(one)?;
-        }
-        entry.set_item("options", options)?;
+        entry.set_item("options", options(py, (card.options)())?)?;
         let presets = PyDict::new(py);
         for (trainer, preset) in card.presets {
             let set = PyDict::new(py);

@@ -125,9 +125,7 @@ impl<'a> Answers<'a> {
             rollout_tokens: self
                 .rollout_tokens
                 .map(|t| t.part(rollouts.clone(), part(&starts.rollout_tokens, i))),
-            rollout_log_probs: self
-                .rollout_log_probs
-                .map(|l| &l[part(&starts.rollout_tokens, i)]),
+            rollout_log_probs: self.rollout_log_probs.map(|l| &l[part(&starts.rollout_tokens, i)]),
         }
     }
 
@@ -172,7 +170,12 @@ impl<'a> Answers<'a> {
         let log_probs = self.rollout_log_probs.map(<[_]>::len);
         given("rollout_log_probs", log_probs, of_rollouts, "tokens of rollouts")?;
         let fits = |l: f64| l.is_finite() && l <= 0.0;
-        check("rollout_log_probs", self.rollout_log_probs.unwrap_or(&[]), "a finite number of at most 0", fits)?;
+        check(
+            "rollout_log_probs",
+            self.rollout_log_probs.unwrap_or(&[]),
+            "a finite number of at most 0",
+            fits,
+        )?;
         let empty = |i: &usize| part(&rollouts, *i).is_empty();
         if self.child_terminal.is_some() && self.child_values.is_none() {
             let expected = "values of children where some are ends".to_owned();

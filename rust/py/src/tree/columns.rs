@@ -157,6 +157,7 @@ pub fn nodes<'py>(py: Python<'py>, trees: &[Tree]) -> PyResult<Bound<'py, PyDict
     });
     column!("children", |t: &Tree, n: u32| i64::from(t.hot[n as usize].children));
     column!("visits", |t: &Tree, n: u32| i64::from(t.hot[n as usize].visits));
+    column!("value_sum", |t: &Tree, n: u32| t.hot[n as usize].value_sum);
     column!("q", |t: &Tree, n: u32| t.hot[n as usize].q());
     column!("value", |t: &Tree, n: u32| t.value(n));
     column!("raw_value", |t: &Tree, n: u32| t.raw_value(n));
@@ -180,6 +181,7 @@ pub fn rollouts<'py>(py: Python<'py>, trees: &[Tree]) -> PyResult<Bound<'py, PyD
     out.set_item("node", ints(py, all().map(|r| i64::from(r.node))))?;
     let rewards: Vec<f64> = all().map(|r| r.reward).collect();
     out.set_item("reward", PyArray1::from_vec(py, rewards))?;
+    out.set_item("mark", ints(py, all().map(|r| i64::from(r.mark))))?;
     let spans = || trees.iter().flat_map(|t| (0..count(t)).map(|i| t.rollout_tokens.get(i)));
     out.set_item("token_offsets", PyArray1::from_vec(py, offsets(spans().map(<[u32]>::len))))?;
     out.set_item("tokens", ints(py, spans().flatten().map(|&t| i64::from(t))))?;

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use apportion_core::error::Error;
 use apportion_core::options::{OptionValue, Value};
 use apportion_core::tree::arena::{ROOT, Tree};
-use apportion_core::tree::rules;
+use apportion_core::tree::rules::pool::{self, Event};
+use apportion_core::tree::rules::{self, At};
 use apportion_core::tree::search::{Forest as CoreForest, Order};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -185,26 +186,42 @@ impl Forest {
         how: &str,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let forest = locked(&self.inner);
-        let unknown = |option, got: String, expected: &str| {
-            let expected = expected.to_owned();
-            Err(to_py(py, &Error::BadOption { method: "child_values", option, got, expected }))
-        };
-        if tree >= forest.trees().len() {
-            return unknown("tree", tree.to_string(), "a tree's number");
-        }
-        if node as usize >= forest.trees()[tree].len() {
-            return unknown("node", node.to_string(), "a node of the tree");
-        }
-        let at = forest.at(tree, node);
+        let at = one(py, &forest, tree, node)?;
         let values = match how {
             "mean" => at.children().iter().map(|c| at.q(c).unwrap_or(0.0)).collect(),
             "scaled" => rules::muzero::scaled(&at),
             "completed" => rules::gumbel::Options::default().completed(&at),
+            "score" => forest.rule().child_scores(&at),
             _ => {
-                return unknown("how", format!("{how:?}"), "\"mean\", \"scaled\" or \"completed\"");
+                let got = format!("{how:?}");
+                let expected = "\"mean\", \"scaled\", \"completed\" or \"score\"".to_owned();
+                let (method, option) = ("child_values", "how");
+                return Err(to_py(py, &Error::BadOption { method, option, got, expected }));
             }
         };
         Ok(PyArray1::from_vec(py, values))
+    }
+
+    /// Nodes that a tree's search ends with, in the rule's order.
+    fn finals<'py>(&self, py: Python<'py>, tree: usize) -> PyResult<Ints<'py>> {
+        let forest = locked(&self.inner);
+        let at = one(py, &forest, tree, ROOT)?;
+        Ok(ints(py, forest.rule().finals(at.tree).into_iter().map(i64::from)))
+    }
+
+    /// What a pool's log says of a tree: kind of event, and what it is about.
+    fn pool_log<'py>(&self, py: Python<'py>, tree: usize) -> PyResult<(Ints<'py>, Ints<'py>)> {
+        let forest = locked(&self.inner);
+        let at = one(py, &forest, tree, ROOT)?;
+        let event = |event| match event {
+            Event::Push(rollout, _) => (0, i64::from(rollout)),
+            Event::Select(rollout) => (1, i64::from(rollout)),
+            Event::Good(node) => (2, i64::from(node)),
+            Event::Bad(node) => (3, i64::from(node)),
+        };
+        let events: Vec<(i64, i64)> = pool::events(at.tree).map(event).collect();
+        let (kinds, about): (Vec<_>, Vec<_>) = events.into_iter().unzip();
+        Ok((PyArray1::from_vec(py, kinds), PyArray1::from_vec(py, about)))
     }
 
     /// Each root's recommended child and its children's recommended probabilities.
@@ -219,6 +236,18 @@ impl Forest {
         let shares = roots.map(|at| PyArray1::from_vec(py, forest.rule().policy(&at))).collect();
         Ok((actions, shares))
     }
+}
+
+/// One node by its numbers.
+fn one<'a>(py: Python<'_>, forest: &'a CoreForest, tree: usize, node: u32) -> PyResult<At<'a>> {
+    let count = forest.trees().get(tree).map(Tree::len);
+    if count.is_some_and(|count| (node as usize) < count) {
+        return Ok(forest.at(tree, node));
+    }
+    let argument = if count.is_some() { "node" } else { "tree" }.to_owned();
+    let got = if count.is_some() { node.to_string() } else { tree.to_string() };
+    let expected = "one of the search".to_owned();
+    Err(to_py(py, &Error::Value { argument, index: 0, got, expected }))
 }
 
 /// Trees and nodes by their numbers.

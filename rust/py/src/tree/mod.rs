@@ -3,11 +3,11 @@
 mod columns;
 mod forest;
 mod options;
+mod rules;
 
-use apportion_core::tree::rules::{self, RULES};
+use apportion_core::tree::rules::gumbel;
 use numpy::PyArray1;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
 
 use forest::Forest;
 
@@ -17,29 +17,10 @@ fn ints<'py>(py: Python<'py>, values: impl Iterator<Item = i64>) -> Ints<'py> {
     PyArray1::from_vec(py, values.collect())
 }
 
-/// The list of rules, with their options.
-#[pyfunction]
-pub fn search_rules(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
-    let out = PyList::empty(py);
-    for card in RULES {
-        let options = PyDict::new(py);
-        for option in (card.options)() {
-            options
-                .set_item(option.name, (option.default.to_string(), option.expected, option.doc))?;
-        }
-        let rule = PyDict::new(py);
-        rule.set_item("name", card.name)?;
-        rule.set_item("doc", card.doc)?;
-        rule.set_item("options", options)?;
-        out.append(rule)?;
-    }
-    Ok(out)
-}
-
 /// Visits that sequential halving wants of the child chosen at each simulation.
 #[pyfunction]
 pub fn considered_visits(py: Python<'_>, considered: usize, simulations: usize) -> Ints<'_> {
-    let visits = |i| rules::gumbel::considered_visits(considered, simulations, i) as i64;
+    let visits = |i| gumbel::considered_visits(considered, simulations, i) as i64;
     ints(py, (0..simulations).map(visits))
 }
 
@@ -47,5 +28,10 @@ pub fn considered_visits(py: Python<'_>, considered: usize, simulations: usize) 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Forest>()?;
     module.add_function(wrap_pyfunction!(considered_visits, module)?)?;
-    module.add_function(wrap_pyfunction!(search_rules, module)?)
+    module.add_function(wrap_pyfunction!(rules::search_rules, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::rule_scores, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::pool_scores, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::sibling_rewards, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::rollout_value, module)?)?;
+    module.add_function(wrap_pyfunction!(rules::reward_labels, module)?)
 }

@@ -23,14 +23,8 @@ pub fn leaves(tree: &Tree) -> impl Iterator<Item = u32> + '_ {
 /// rollout that is left. `None` when the tree has no room.
 pub fn cut(step: &mut Step<'_>, rollout: u32, at: usize) -> Option<(u32, u32)> {
     let whole = step.tree.rollouts[rollout as usize];
-    let from = pool::Bisection {
-        rollout,
-        low: 0,
-        high: at,
-        good: whole.node,
-        probe: ROOT,
-        bad: ROOT,
-    };
+    let from =
+        pool::Bisection { rollout, low: 0, high: at, good: whole.node, probe: ROOT, bad: ROOT };
     let node = pool::state(step, &from, 0, at)?;
     let tree = &mut *step.tree;
     let index = tree.rollouts.len();

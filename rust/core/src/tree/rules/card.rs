@@ -2,8 +2,8 @@
 //!
 //! May depend on `credit::card` for what methods and rules share, and on `options`.
 
-use crate::credit::OptionSpec;
 use crate::credit::Certainty;
+use crate::credit::OptionSpec;
 use crate::error::Result;
 use crate::options::Settings;
 use crate::tree::rules::Rule;

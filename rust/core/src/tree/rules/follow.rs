@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::tree::answers::Answer;
-use crate::tree::arena::{End, Fact, MAX_IN_FLIGHT, ROOT};
+use crate::tree::arena::{End, Fact, MAX_IN_FLIGHT, ROOT, Tree};
 use crate::tree::request::{Ask, Kind, Next};
 use crate::tree::step::Step;
 
@@ -78,17 +78,23 @@ pub fn visit(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
 }
 
 /// Takes an answer as most searches do, then visits those new children that are ends, each
-/// with the value that came with it, and closes them.
+/// with the value that came with it, and closes them. The node's raw value becomes that of
+/// its first end: in the codes that do so it is the first value ever backed up through it.
 pub fn take_with_ends(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
     let first = step.tree.len() as u32;
     step.take(ask, answer);
-    for child in first..step.tree.len() as u32 {
-        if step.tree.end(child) == End::Terminal {
-            let value = step.tree.raw_value(child);
-            step.tree.back_up(child, value);
-            step.tree.outcomes.add(value);
-            step.tree.close(child);
-        }
+    let is_end = |tree: &Tree, child: &u32| tree.end(*child) == End::Terminal;
+    let ends: Vec<u32> =
+        (first..step.tree.len() as u32).filter(|child| is_end(step.tree, child)).collect();
+    if let Some(&end) = ends.first() {
+        let value = step.tree.raw_value(end);
+        step.tree.set_value(ask.node, value);
+    }
+    for child in ends {
+        let value = step.tree.raw_value(child);
+        step.tree.back_up(child, value);
+        step.tree.outcomes.add(value);
+        step.tree.close(child);
     }
 }
 

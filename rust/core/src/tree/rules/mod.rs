@@ -4,8 +4,8 @@
 //! function from a node to a child. A rule that asks other things than leaves says so in
 //! `next` and `told`. Depends on `arena`, `step` and `options`.
 
-mod card;
 pub mod branch;
+mod card;
 pub mod follow;
 pub mod level;
 pub mod pool;

@@ -4,8 +4,8 @@ use crate::options::{Count, NonNegative, Positive, Unit};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{NONE, ROOT, Tree};
 use crate::tree::request::{Ask, Next};
-use crate::tree::rules::pool::{self, Bisection, Event};
 use crate::tree::rules::Rule;
+use crate::tree::rules::pool::{self, Bisection, Event};
 use crate::tree::step::Step;
 
 crate::rule! {
