@@ -6,13 +6,15 @@ every request, that the search asks for what the script says comes next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import apportion as ap
 from apportion import rules
+from golden_replay_beams import BEAM_REPLAY
+from golden_replay_pools import POOL_REPLAY
 
 Case = dict[str, Any]
 Outputs = dict[str, Any]
@@ -102,7 +104,19 @@ def scripted_outputs(script: Script, case: Case, unvisited: float) -> Outputs:
 
 
 def prorag(case: Case) -> Outputs:
-    backups = case["inputs"]["backups"]
+    backups, want = case["inputs"]["backups"], case["outputs"]["tree"]
+
+    def theirs(path: tuple[int, ...]) -> dict[str, Any]:
+        node = want
+        for action in path:
+            node = node["ch"][action]
+        return node
+
+    # The first time that a child of a node is backed up, the node has just been expanded.
+    first: dict[tuple[int, ...], int] = {}
+    for backup in backups:
+        if backup["path"]:
+            first.setdefault(tuple(backup["path"][:-1]), backup["path"][-1])
     search = ap.Search(
         1,
         10**6,
@@ -111,56 +125,37 @@ def prorag(case: Case) -> Outputs:
         max_depth=hyper(case, "max_depth"),
         gamma=hyper(case, "gamma"),
         c_puct=hyper(case, "c_puct"),
+        picks=list(first.values()),
     )
-    want = case["outputs"]["tree"]
-
-    def theirs(path: tuple[int, ...]) -> dict[str, Any]:
-        node = want
-        for action in path:
-            node = node["ch"][action]
-        return node
-
-    # The reference draws the child that a rollout starts from; ours draws another one. The
-    # children are alike until then, so ours are given the case's places: the drawn one that
-    # of the case's, the others the rest in order.
     names: dict[int, tuple[int, ...]] = {0: ()}
     while leaves := search.select(1):
-        node = int(leaves.node[0])
-        backup = backups[int(search.nodes().visits[0])]
+        node, nodes = int(leaves.node[0]), search.nodes()
+        backup, here = backups[int(nodes.visits[0])], names[int(leaves.node[0])]
+        path, below = tuple(backup["path"]), theirs(here)["ch"]
+        value = [backup["reward"]]
         if leaves.kind[0] == ap.tree.KINDS.index("rollout"):
-            parent, told = int(leaves.parent[0]), backup["path"][-1]
-            siblings = Script(search).children(parent)
-            rest = iter(i for i in range(len(siblings)) if i != told)
-            for sibling in siblings:
-                place = told if sibling == node else next(rest)
-                names[sibling] = (*names[parent], place)
-            search.expand(leaves, values=[backup["reward"] / hyper(case, "gamma")])
-            continue
-        here, path = names[node], tuple(backup["path"])
-        grows = path[:-1] == here and theirs(here)["ch"]
-        assert grows or path == here, (path, here)
-        if not grows:
-            value = backup["reward"] / hyper(case, "gamma")
-            search.expand(leaves, values=[value], terminal=[theirs(here)["terminal"]])
-            continue
-        search.expand(leaves, values=[0.0], children=len(theirs(here)["ch"]))
-        nodes = search.nodes()
-        first = nodes.first_child[node]
-        for action in range(nodes.children[node]):
-            names[int(first + action)] = (*here, action)
-    return {"tree": lambda want: prorag_tree(search, names, want, hyper(case, "gamma"))}
+            assert path == here, (path, here)
+            search.expand(leaves, values=value)
+        elif below:
+            assert path[:-1] == here, (path, here)
+            search.expand(leaves, values=[0.0], children=len(below))
+            start = search.nodes().first_child[node]
+            names.update({int(start + i): (*here, i) for i in range(len(below))})
+        else:
+            assert path == here, (path, here)
+            search.expand(leaves, values=value, terminal=[theirs(here)["terminal"]])
+    return {"tree": lambda want: prorag_tree(search, names, want)}
 
 
 def prorag_tree(
-    search: ap.Search, names: dict[int, tuple[int, ...]], want: dict[str, Any], gamma: float
+    search: ap.Search, names: dict[int, tuple[int, ...]], want: dict[str, Any]
 ) -> bool:
     nodes = search.nodes()
     place = {path: node for node, path in names.items()}
 
     def same(path: tuple[int, ...], want: dict[str, Any]) -> bool:
         node = place[path]
-        # A root's own value is not discounted once more: there is no edge into it.
-        value = nodes.value_sum[node] * (gamma if not path else 1.0)
+        value = nodes.value[node] * nodes.visits[node]
         return (
             nodes.visits[node] == want["n"]
             and bool(np.isclose(value, want["q"], rtol=1e-9, atol=1e-12))
@@ -351,4 +346,6 @@ RULES_REPLAY: dict[str, Callable[[Case], Outputs]] = {
     "tree_propa": propa,
     "tree_groundedprm": groundedprm,
     "rearter": rearter_lookahead,
+    **POOL_REPLAY,
+    **BEAM_REPLAY,
 }

@@ -53,6 +53,8 @@ crate::rule! {
             c_puct: NonNegative = 0.125,
             /// Rollouts from each state.
             rollouts: Count = 8,
+            /// Rollouts of a tree after which no further search begins; `None`: no limit.
+            rollout_budget: Option<Count> = None,
             /// Tokens below which a span is not halved; `None`: a sixteenth of the mean length
             /// of the root's right rollouts.
             min_span: Option<usize> = None,
@@ -156,6 +158,7 @@ impl Options {
             pool::log(step.tree, Event::Good(node));
             Bisection { low: position, good: node, probe: NONE, ..at }
         } else {
+            pool::log(step.tree, Event::Bad(node));
             let high = position - usize::from(self.is_openr());
             Bisection { high, bad: node, probe: NONE, ..at }
         };
@@ -207,6 +210,10 @@ impl Rule for Options {
         }
         if step.tree.hot[ROOT as usize].visits == 0 {
             return pool::ask(step, ROOT, *self.rollouts);
+        }
+        let spent = |budget: Count| step.tree.rollouts.len() >= *budget;
+        if self.rollout_budget.is_some_and(spent) {
+            return Next::Done;
         }
         let best =
             if self.is_openr() { self.best_then(step.tree) } else { self.best_now(step.tree) };

@@ -195,12 +195,10 @@ pub fn known(tree: &Tree, tokens: &[u32]) -> Option<u32> {
 
 /// Ends the search that goes on; a wrong rollout of which no part was bad ends in an error.
 pub fn finish(step: &mut Step<'_>, at: &Bisection, start: usize, end: usize) {
-    let bad = if at.bad == NONE { state(step, at, start, end) } else { Some(at.bad) };
-    if let Some(node) = bad {
-        if at.bad == NONE {
-            step.tree.set(node, Fact::Terminal, true);
-            step.tree.hot[node as usize].visits = 1;
-        }
+    let ends = at.bad == NONE;
+    if let Some(node) = ends.then(|| state(step, at, start, end)).flatten() {
+        step.tree.set(node, Fact::Terminal, true);
+        step.tree.hot[node as usize].visits = 1;
         log(step.tree, Event::Bad(node));
     }
     set(step.tree, None);

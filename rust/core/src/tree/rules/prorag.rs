@@ -26,6 +26,9 @@ crate::rule! {
         options: {
             /// Weight of the prior term.
             c_puct: NonNegative = 2.5,
+            /// Which child a rollout starts from, by the number of the tree's expansion, to
+            /// replay a search; without an entry it is drawn from the seed.
+            picks: Vec<i64> = Vec::new(),
         },
     }
 }
@@ -41,6 +44,19 @@ impl Options {
             own + scale / (1.0 + at.visits(child))
         }
     }
+
+    /// Which of the children of a node that was just expanded gets the rollout.
+    fn pick(&self, step: &Step<'_>, node: u32, count: usize) -> usize {
+        if !self.picks.is_empty() {
+            let expanded = step.tree.hot.iter().filter(|hot| hot.children > 0).count();
+            let given = self.picks.get(expanded - 1).and_then(|&pick| usize::try_from(pick).ok());
+            if let Some(pick) = given.filter(|&pick| pick < count) {
+                return pick;
+            }
+        }
+        let draw = Draw::new(step.limits.seed, step.index, node, "prorag").bits(0);
+        (draw % count as u64) as usize
+    }
 }
 
 impl Rule for Options {
@@ -55,8 +71,8 @@ impl Rule for Options {
             return follow::visit(step, ask, answer);
         }
         if let Some(children) = follow::expand(step, ask, answer) {
-            let draw = Draw::new(step.limits.seed, step.index, ask.node, "prorag").bits(0);
-            follow::later(step, children.start + (draw % children.len() as u64) as u32);
+            let pick = self.pick(step, ask.node, children.len());
+            follow::later(step, children.start + pick as u32);
         }
     }
 }
