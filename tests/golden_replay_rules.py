@@ -147,9 +147,7 @@ def prorag(case: Case) -> Outputs:
     return {"tree": lambda want: prorag_tree(search, names, want)}
 
 
-def prorag_tree(
-    search: ap.Search, names: dict[int, tuple[int, ...]], want: dict[str, Any]
-) -> bool:
+def prorag_tree(search: ap.Search, names: dict[int, tuple[int, ...]], want: dict[str, Any]) -> bool:
     nodes = search.nodes()
     place = {path: node for node, path in names.items()}
 

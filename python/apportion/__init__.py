@@ -29,8 +29,8 @@ from apportion.kl_control import AdaptiveKLController
 from apportion.methods import MethodCard, columns, methods
 from apportion.report import write_report
 from apportion.rollouts import Rollouts
-from apportion.threads import get_num_threads, num_threads, set_num_threads
 from apportion.rules import RuleCard, search_rules
+from apportion.threads import get_num_threads, num_threads, set_num_threads
 from apportion.tree import Leaves, Nodes, Search
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ __all__ = [
     "Nodes",
     "OptionError",
     "Rollouts",
+    "RuleCard",
     "Search",
     "Trees",
     "__version__",

@@ -126,7 +126,8 @@ def pool_scores(
         _in_range(name, row, 0, 1 if name == "mc" else np.inf, "numbers of at least 0")
     if length_scale <= 0:
         raise OptionError(f"pool_scores: option length_scale: got {length_scale}, expected above 0")
-    return _core.pool_scores(*rows.values(), alpha, beta, length_scale, c_puct)
+    columns = (rows["mc"], rows["lengths"], rows["visits"], rows["total_visits"])
+    return _core.pool_scores(*columns, alpha, beta, length_scale, c_puct)
 
 
 def sibling_rewards(

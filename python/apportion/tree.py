@@ -126,7 +126,8 @@ class SearchRollouts:
 
     Tree `t` has rows `offsets[t]` to `offsets[t + 1]`. `node` is where a rollout began,
     `reward` what it earned, `mark` a rule's own number (how often a pool searched it;
-    2**32 - 1 where a branching rule cut it in two); its tokens are `tokens[token_offsets[i]:token_offsets[i + 1]]`.
+    2**32 - 1 where a branching rule cut it in two). Its tokens are
+    `tokens[token_offsets[i]:token_offsets[i + 1]]`.
     """
 
     offsets: Array
@@ -604,7 +605,8 @@ class Search:
             if kind == 1:
                 found.append((int(about), [], []))
             elif kind > 1:
-                found[-1][kind - 1].append(int(about))
+                _, good, bad = found[-1]
+                (good if kind == 2 else bad).append(int(about))
         return found
 
     def policy(self) -> tuple[Array, list[Array]]:

@@ -42,11 +42,22 @@ fn own_visits(tree: &Tree, node: u32) -> u32 {
     tree.hot[node as usize].visits - below
 }
 
+/// Rules under which each evaluation is one visit of its node.
+const PLAIN: [&str; 8] =
+    ["puct", "uct", "muzero", "gumbel", "lightzero", "alphamath", "rstar", "rstar_math"];
+
+fn unmarked(forest: &Forest) {
+    for tree in forest.trees() {
+        for (node, hot) in tree.hot.iter().enumerate() {
+            assert_eq!(hot.in_flight(), 0, "a mark is left on node {node}");
+        }
+    }
+}
+
 fn conserved(forest: &Forest) {
     for tree in forest.trees() {
         for node in 0..tree.len() as u32 {
             let own = own_visits(tree, node);
-            assert_eq!(tree.hot[node as usize].in_flight(), 0, "a mark is left on node {node}");
             assert!(
                 tree.children(node).next().is_none() || own == 1,
                 "node {node}: {own} own visits"
@@ -58,7 +69,7 @@ fn conserved(forest: &Forest) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn visits_are_conserved_in_any_order_of_answers_and_failures(
@@ -89,7 +100,10 @@ proptest! {
         }
         prop_assert!(held.is_empty());
         prop_assert_eq!(forest.in_flight(), 0);
-        conserved(&forest);
+        unmarked(&forest);
+        if PLAIN.contains(&RULES[rule].name) {
+            conserved(&forest);
+        }
     }
 }
 
@@ -110,8 +124,9 @@ fn threads_change_nothing() {
         let (one, four) = (finished(card.name, 1), finished(card.name, 4));
         for (a, b) in one.iter().zip(&four) {
             assert_eq!(a.hot, b.hot, "{}", card.name);
+            assert_eq!(a.notes, b.notes, "{}", card.name);
             assert!(
-                a.simulations == 40 || a.hot[0].is_proven(),
+                !PLAIN.contains(&card.name) || a.simulations == 40 || a.hot[0].is_proven(),
                 "{}: {}",
                 card.name,
                 a.simulations
