@@ -21,7 +21,7 @@ LOG = "events.log"
 
 READS = {
     "paths", "path_tokens", "is_waiting", "in_flight", "simulations", "requests", "bytes",
-    "nodes", "rollouts", "tokens", "child_values", "policy",
+    "nodes", "rollouts", "tokens", "child_values", "policy", "finals", "pool_log",
 }  # fmt: skip
 
 

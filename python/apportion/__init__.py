@@ -29,7 +29,6 @@ from apportion.kl_control import AdaptiveKLController
 from apportion.methods import MethodCard, columns, methods
 from apportion.report import write_report
 from apportion.rollouts import Rollouts
-from apportion.rules import RuleCard, search_rules
 from apportion.threads import get_num_threads, num_threads, set_num_threads
 from apportion.tree import Leaves, Nodes, Search
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from apportion import loss as _loss
     from apportion import off_policy as _off_policy
     from apportion import trees as _trees
+    from apportion.rules import RuleCard, search_rules
 
     Trees = _trees.Trees
     read_trees = _trees.read_trees
@@ -89,6 +89,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "RuleCard": "rules",
     "Trees": "trees",
     "aggregate": "loss",
     "kl_penalty": "loss",
@@ -98,6 +99,7 @@ _LATER = {
     "read_trees": "trees",
     "rollout_rejection": "off_policy",
     "rollout_weights": "off_policy",
+    "search_rules": "rules",
     "token_log_probs": "log_probs",
     "value_loss": "loss",
     "write_trees": "trees",

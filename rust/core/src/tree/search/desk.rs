@@ -31,6 +31,7 @@ pub struct Desk {
 
 /// What became of a request.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one at a time, on the stack
 pub enum Outcome<'a> {
     /// An answer.
     Told(Answer<'a>),
