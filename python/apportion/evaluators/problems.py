@@ -95,11 +95,11 @@ def final_answer(text: str) -> str | None:
 
 
 def verifier(problems: Sequence[Problem]) -> Callable[[int, str], float]:
-    """`verify(i, text)`: the score from 0 to 1 of a whole answer to problem `i`.
+    """`verify(i, text)`: 1 for a right answer to problem `i` in a text, 0 for any other.
 
-    A problem that reasoning-gym made is scored by the verifier of its generator, which
-    gives a text without an answer what it gives to none; another by whether the answers
-    are equal, as numbers if both are.
+    A problem that reasoning-gym made is for the verifier of its generator, and right is
+    its full score: what some give for the form of an answer would make wrong steps look
+    right. In another problem the answers have to be equal, as numbers if both are.
 
     Raises:
         ExtraMissingError: reasoning-gym is needed and not installed.
@@ -110,7 +110,7 @@ def verifier(problems: Sequence[Problem]) -> Callable[[int, str], float]:
     def verify(i: int, text: str) -> float:
         problem, answer = problems[i], final_answer(text)
         if problem.source is not None:
-            return float(scorers[problem.source](answer, dict(problem.entry)))
+            return float(scorers[problem.source](answer, dict(problem.entry)) >= 1)
         return float(answer is not None and _same(answer, problem.answer))
 
     return verify
