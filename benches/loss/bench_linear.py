@@ -19,7 +19,7 @@ MODES = ["fused", "recompute"]
 @pytest.mark.parametrize("vocabulary", HEADS)
 def bench_linear(compare: Callable[..., None], quick: bool, vocabulary: int, mode: str) -> None:
     check_equal(lambda b: b.ours(mode=mode), lambda b: b.step(b.eager))
-    data = batch(128 if quick else 512, vocabulary)
+    data = batch(128 if quick else 256, vocabulary)
     compare(
         f"head {len(data.targets)}x{data.hidden.shape[1]}x{vocabulary}, {mode}",
         "eager torch",
@@ -30,7 +30,7 @@ def bench_linear(compare: Callable[..., None], quick: bool, vocabulary: int, mod
 
 @pytest.mark.parametrize("vocabulary", HEADS)
 def bench_frozen(compare: Callable[..., None], quick: bool, vocabulary: int) -> None:
-    data = batch(128 if quick else 512, vocabulary, trained=False)
+    data = batch(128 if quick else 256, vocabulary, trained=False)
     compare(
         f"head {len(data.targets)}x{data.hidden.shape[1]}x{vocabulary}, not trained",
         "eager torch",

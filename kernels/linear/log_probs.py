@@ -172,12 +172,12 @@ def _by_slabs(
     kind, weight = found.dtype, head.weight
     out = hidden.new_empty(plan.tile * plan.slab, dtype=kind)
     by_hidden = hidden.new_zeros(hidden.shape, dtype=kind) if wanted[0] else None
-    by_weight = torch.empty_like(weight) if wanted[1] else None
+    by_weight = torch.zeros_like(weight) if wanted[1] else None
     by_bias = torch.empty_like(head.bias) if wanted[2] else None
     dlog_probs, dentropy = upstream
     for columns in slices(len(weight), plan.slab):
         size = columns.stop - columns.start
-        weight_sum = hidden.new_zeros((size, hidden.shape[1]), dtype=kind) if wanted[1] else None
+        weight_sum = None if by_weight is None else by_weight[columns].to(kind)
         bias_sum = hidden.new_zeros(size, dtype=kind) if wanted[2] else None
         for at in slices(len(hidden), plan.tile):
             logits = head.logits(hidden[at], out, columns)
@@ -192,7 +192,7 @@ def _by_slabs(
                 accumulate(by_hidden[at], grad, weight[columns])
             if weight_sum is not None:
                 accumulate(weight_sum, grad.t(), hidden[at])
-        if by_weight is not None:
+        if by_weight is not None and weight.dtype != kind:
             by_weight[columns] = weight_sum
         if by_bias is not None:
             by_bias[columns] = bias_sum

@@ -28,16 +28,18 @@ class Plan:
     tile: int
 
 
-def make_plan(tokens: int, vocabulary: int, logit_bytes: int, budget: int) -> Plan:
+def make_plan(tokens: int, vocabulary: int, width: int, logit_bytes: int, budget: int) -> Plan:
     """The largest pieces whose logits stay within `budget` bytes.
 
     `budget` is at least one row of logits. A slab spans all tokens where one of
-    `NARROWEST` columns can; with more tokens than that it is computed in tiles.
+    `NARROWEST` columns can; with more tokens than that it is computed in tiles. So that the
+    sum of its gradient by the head, `width` numbers a column, also stays within, few tokens
+    do not make it wider.
     """
     most = budget // logit_bytes
     tokens = max(tokens, 1)
     rows = min(tokens, max(most // vocabulary, 1))
-    slab = min(vocabulary, max(most // tokens, NARROWEST))
+    slab = min(vocabulary, max(most // max(tokens, width), NARROWEST))
     return Plan(rows, slab, min(tokens, max(most // slab, 1)))
 
 

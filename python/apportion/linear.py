@@ -43,8 +43,9 @@ class Linear:
 
     def plan(self) -> Plan:
         """Sizes of the pieces."""
-        tokens, vocabulary = len(self.hidden), len(self.head.weight)
-        return make_plan(tokens, vocabulary, _logit_bytes(self.hidden), self.budget)
+        vocabulary, width = self.head.weight.shape
+        size = _logit_bytes(self.hidden)
+        return make_plan(len(self.hidden), vocabulary, width, size, self.budget)
 
     def spread(self, values: Tensor) -> Tensor:
         """One value for each token of the mask, as all tokens: 0 outside it."""

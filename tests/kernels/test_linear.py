@@ -176,13 +176,15 @@ def test_autocast() -> None:
 
 
 def test_plans() -> None:
-    assert make_plan(10, 50, 4, 50 * 4) == Plan(rows=1, slab=50, tile=1)
+    assert make_plan(10, 50, 8, 4, 50 * 4) == Plan(rows=1, slab=50, tile=1)
     # 160 MiB of float32 logits.
-    long = make_plan(131072, 151936, 4, 160 * 2**20)
+    long = make_plan(131072, 151936, 896, 4, 160 * 2**20)
     assert long == Plan(rows=276, slab=2048, tile=20480)
-    assert make_plan(8192, 151936, 4, 160 * 2**20) == Plan(rows=276, slab=5120, tile=8192)
+    assert make_plan(8192, 151936, 896, 4, 160 * 2**20) == Plan(rows=276, slab=5120, tile=8192)
+    # A slab of the head's gradient is no larger than the logits.
+    assert make_plan(16, 151936, 4096, 4, 160 * 2**20).slab == 10240
     for tokens in (1, 100, 5000):
-        plan = make_plan(tokens, 32000, 4, 10 * 2**20)
+        plan = make_plan(tokens, 32000, 64, 4, 10 * 2**20)
         assert plan.rows * 32000 * 4 <= 10 * 2**20 and plan.slab * plan.tile * 4 <= 10 * 2**20
 
 

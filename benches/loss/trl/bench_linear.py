@@ -38,7 +38,7 @@ def trl(data: Batch) -> tuple[Any, Any]:
 @pytest.mark.parametrize("vocabulary", HEADS)
 def bench_linear(compare: Callable[..., None], quick: bool, vocabulary: int, mode: str) -> None:
     check_equal(lambda b: b.ours(mode=mode), lambda b: b.step(lambda: trl(b)))
-    data = batch(128 if quick else 512, vocabulary)
+    data = batch(128 if quick else 256, vocabulary)
     compare(
         f"head {len(data.targets)}x{data.hidden.shape[1]}x{vocabulary}, {mode}",
         "TRL chunked",
@@ -49,7 +49,7 @@ def bench_linear(compare: Callable[..., None], quick: bool, vocabulary: int, mod
 
 @pytest.mark.parametrize("vocabulary", HEADS)
 def bench_frozen(compare: Callable[..., None], quick: bool, vocabulary: int) -> None:
-    data = batch(128 if quick else 512, vocabulary, trained=False)
+    data = batch(128 if quick else 256, vocabulary, trained=False)
     compare(
         f"head {len(data.targets)}x{data.hidden.shape[1]}x{vocabulary}, not trained",
         "TRL chunked",
