@@ -8,12 +8,19 @@ from apportion.kernels.reference.batch import Tensor
 from apportion.kernels.reference.evaluate import Metrics, Problem
 
 
+def is_fused(problem: Problem) -> bool:
+    """Whether the Triton kernels compute this problem."""
+    if not runs_on_triton(problem.tokens.log_probs):
+        return False
+    from apportion.kernels.triton.surrogates import covers
+
+    return covers(problem)
+
+
 def evaluate(problem: Problem) -> tuple[Tensor, Metrics]:
     """The loss, a scalar, and detached metrics: the same numbers wherever they come from."""
-    if runs_on_triton(problem.tokens.log_probs):
-        from apportion.kernels.triton import policy_loss as fused
-        from apportion.kernels.triton.surrogates import covers
+    if not is_fused(problem):
+        return plain.evaluate(problem)
+    from apportion.kernels.triton import policy_loss as fused
 
-        if covers(problem):
-            return fused.evaluate(problem)
-    return plain.evaluate(problem)
+    return fused.evaluate(problem)

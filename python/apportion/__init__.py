@@ -33,6 +33,7 @@ from apportion.threads import get_num_threads, num_threads, set_num_threads
 from apportion.tree import Leaves, Nodes, Search
 
 if TYPE_CHECKING:
+    from apportion import critic_loss as _critic_loss
     from apportion import linear_loss as _linear_loss
     from apportion import log_probs as _log_probs
     from apportion import loss as _loss
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     rollout_rejection = _off_policy.rollout_rejection
     rollout_weights = _off_policy.rollout_weights
     token_log_probs = _log_probs.token_log_probs
-    value_loss = _loss.value_loss
+    value_loss = _critic_loss.value_loss
 
 __all__ = [
     "AdaptiveKLController",
@@ -101,7 +102,7 @@ _LATER = {
     "rollout_weights": "off_policy",
     "search_rules": "rules",
     "token_log_probs": "log_probs",
-    "value_loss": "loss",
+    "value_loss": "critic_loss",
     "write_trees": "trees",
 }
 """Names that need torch or take long to import, and the modules that they are in."""

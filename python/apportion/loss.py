@@ -12,13 +12,14 @@ from typing import Any
 
 from apportion.credit import Credit
 from apportion.errors import InputError
-from apportion.loss_inputs import Given, check_number, check_options
+from apportion.loss_inputs import Given, check_options
 
 # isort: split
 # loss_inputs comes first: it says what to install where torch is missing.
 import torch
 
-from apportion.kernels.policy_loss import evaluate
+from apportion.kernels.dispatch import runs_on_triton
+from apportion.kernels.policy_loss import evaluate, is_fused
 from apportion.kernels.reference import batch as spans
 from apportion.kernels.reference import registry, rollout
 from apportion.kernels.reference.evaluate import Problem
@@ -101,26 +102,28 @@ def policy_loss(
         OptionError: unknown loss, trainer or option, or a value out of its range.
         InputError: shapes, types, devices or a mask that do not fit.
     """
-    problem, sampler = pose(
-        log_probs,
-        old_log_probs,
-        advantages,
-        mask,
-        loss=loss,
-        like=like,
-        offsets=offsets,
-        turns=turns,
-        segment_offsets=segment_offsets,
-        ref_log_probs=ref_log_probs,
-        rollout_log_probs=rollout_log_probs,
-        rollout_weights=rollout_weights,
-        entropies=entropies,
-        generator=generator,
-        num_tokens=num_tokens,
-        num_sequences=num_sequences,
+    given = {
+        "loss": loss,
+        "like": like,
+        "offsets": offsets,
+        "turns": turns,
+        "segment_offsets": segment_offsets,
+        "ref_log_probs": ref_log_probs,
+        "rollout_log_probs": rollout_log_probs,
+        "rollout_weights": rollout_weights,
+        "entropies": entropies,
+        "generator": generator,
+        "num_tokens": num_tokens,
+        "num_sequences": num_sequences,
         **options,
-    )
-    return solve(problem, sampler)
+    }
+    tensors = log_probs, old_log_probs, advantages, mask
+    # The kernels read within the mask alone, which spares a pass over every tensor.
+    if isinstance(log_probs, torch.Tensor) and runs_on_triton(log_probs) and not _rules(given):
+        problem, sampler = pose(*tensors, unmasked=True, **given)
+        if is_fused(problem):
+            return solve(problem, sampler)
+    return solve(*pose(*tensors, **given))
 
 
 def pose(
@@ -141,12 +144,16 @@ def pose(
     generator: Any = None,
     num_tokens: float | None = None,
     num_sequences: float | None = None,
+    unmasked: bool = False,
     **options: Any,
 ) -> tuple[Problem, Tensor | None]:
-    """The arguments of `policy_loss`, checked and settled; and the sampler's log-probabilities."""
+    """The arguments of `policy_loss`, checked and settled; and the sampler's log-probabilities.
+
+    `unmasked` leaves what stands outside the mask where it is, for kernels that do not read it.
+    """
     entry, settings = settle(loss, like, options)
     own = around(settings)
-    given = Given(log_probs, mask, offsets, advantages)
+    given = Given(log_probs, mask, offsets, advantages, unmasked)
     sampler = given.maybe("rollout_log_probs", rollout_log_probs)
     tokens = spans.Tokens(
         log_probs=given.own,
@@ -187,38 +194,6 @@ def solve(problem: Problem, sampler: Tensor | None) -> tuple[Tensor, Metrics]:
 def losses() -> Mapping[str, registry.Loss]:
     """Every policy loss by name: its options with defaults, and its documentation."""
     return dict(registry.LOSSES)
-
-
-def value_loss(
-    values: Tensor,
-    old_values: Tensor,
-    returns: Tensor | Credit,
-    mask: Tensor,
-    *,
-    clip: float | None = 0.2,
-    offsets: Tensor | None = None,
-    num_tokens: float | None = None,
-    num_sequences: float | None = None,
-    **options: Any,
-) -> tuple[Tensor, Metrics]:
-    """A critic's loss: `max((v - G)^2, (clip(v, old - clip, old + clip) - G)^2) / 2`.
-
-    `returns` may be a `Credit` that has them, as `gae`'s. Shapes, mask and aggregation as
-    in `policy_loss`. `clip=None` clips nothing. The metric `clip_fraction` is the share of
-    tokens where the clipped term is the larger.
-    """
-    check_options("value_loss", options, AGGREGATION)
-    check_number("clip", clip, least=0.0, none=True)
-    given = Given(values, mask, offsets, returns)
-    target, before = given.advantages("returns"), given.take("old_values", old_values).detach()
-    first = (given.own - target).square()
-    loss, fraction = first, torch.zeros_like(first)
-    if clip is not None:
-        second = (spans.bound(given.own, before - clip, before + clip) - target).square()
-        loss, fraction = torch.maximum(first, second), (second > first).to(first.dtype)
-    how = aggregation(options, given, num_tokens, num_sequences)
-    metrics = {"clip_fraction": spans.masked_mean(fraction, given.mask)}
-    return 0.5 * (loss * how.weights(given.mask, given.rows)).sum(), metrics
 
 
 def aggregate(
@@ -271,6 +246,12 @@ def kl_penalty(
     valid = mask != 0
     zero = log_probs.new_zeros(())
     return estimate(torch.where(valid, log_probs, zero), torch.where(valid, ref_log_probs, zero))
+
+
+def _rules(given: Mapping[str, Any]) -> bool:
+    """Whether something but the kernels reads the tensors."""
+    names = ("rollout_log_probs", "off_policy_threshold", "top_entropy")
+    return any(given.get(name) is not None for name in names)
 
 
 def _keep(

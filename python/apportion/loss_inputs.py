@@ -30,12 +30,17 @@ Tensor = Any
 class Given:
     """The tensors of one call: their shape, mask and rows, and the others by name."""
 
-    def __init__(self, own: Tensor, mask: Tensor, offsets: Tensor, advantages: Any) -> None:
-        """`own` is what the loss is differentiated by; it sets shape, device and type."""
+    def __init__(
+        self, own: Tensor, mask: Tensor, offsets: Tensor, advantages: Any, unmasked: bool = False
+    ) -> None:
+        """`own` is what the loss is differentiated by; it sets shape, device and type.
+
+        `unmasked`: values outside the mask, and float types, stay as they came.
+        """
         if not isinstance(own, torch.Tensor) or not own.is_floating_point():
             got = getattr(own, "dtype", type(own).__name__)
             raise DtypeError(f"log_probs or values: got {got}, expected a tensor of floats")
-        self.shape, self.device = own.shape, own.device
+        self.shape, self.device, self.unmasked = own.shape, own.device, unmasked
         self.dtype = torch.float64 if own.dtype == torch.float64 else torch.float32
         self.rows = self._rows(offsets)
         self.credit = advantages if isinstance(advantages, Credit) else None
@@ -53,7 +58,7 @@ class Given:
             got, expected = tuple(tensor.shape), tuple(self.shape)
             raise InputError(f"{name}: got shape {got}, expected {expected} as log_probs")
         flat = tensor.reshape(-1)
-        return torch.where(self.valid, flat, flat.new_full((), fill))
+        return flat if self.unmasked else torch.where(self.valid, flat, flat.new_full((), fill))
 
     def maybe(self, name: str, value: Any, fill: float = 0.0) -> Tensor | None:
         """As `take`, detached; `None` stays `None`."""
@@ -148,7 +153,7 @@ class Given:
             raise InputError(f"{name}: got device {value.device}, expected {self.device}")
         if value.dtype.is_complex:
             raise DtypeError(f"{name}: got {value.dtype}, expected real numbers")
-        return value.to(self.dtype)
+        return value if self.unmasked and value.is_floating_point() else value.to(self.dtype)
 
     def _mask(self, mask: Any) -> tuple[Tensor, Any]:
         if not isinstance(mask, torch.Tensor):

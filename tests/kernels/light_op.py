@@ -132,15 +132,15 @@ def doubled(call: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def problem(call: dict[str, Any]) -> tuple[torch.Tensor, Problem]:
+def problem(call: dict[str, Any], **how: Any) -> tuple[torch.Tensor, Problem]:
     call = {**call, "log_probs": call["log_probs"].detach().clone().requires_grad_()}
     names = ("log_probs", "old_log_probs", "advantages", "mask")
     others = {k: v for k, v in call.items() if k not in names}
-    return call["log_probs"], pose(*(call[n] for n in names), **others)[0]
+    return call["log_probs"], pose(*(call[n] for n in names), **others, **how)[0]
 
 
 def compare(call: dict[str, Any], tolerance: float = 2e-5) -> None:
-    leaf, given = problem(call)
+    leaf, given = problem(call, unmasked="off_policy_threshold" not in call)
     assert runs_on_triton(given.tokens.log_probs) and covers(given)
     exact_leaf, exact = problem(doubled(call))
     loss, metrics = fused.evaluate(given)
@@ -322,7 +322,8 @@ def test_the_public_function_takes_this_path(monkeypatch: pytest.MonkeyPatch) ->
         if k in ("log_probs", "old_log_probs", "advantages", "mask")
     }
     run(given, loss="ppo", **EDGE)
-    assert len(calls) == 1
+    assert len(calls) == 1 and calls[0][0].isnan().any()  # read within the mask alone
     run(given, loss="clip_cov")
+    run(given, loss="sequence_ppo")
     run({**given, "log_probs": given["log_probs"].double()}, loss="ppo")
     assert len(calls) == 1

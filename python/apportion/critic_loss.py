@@ -1,0 +1,50 @@
+"""A critic's loss. Needs torch; checks and aggregation are those of `loss`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apportion.credit import Credit
+from apportion.loss_inputs import Given, check_number, check_options
+
+# isort: split
+# loss_inputs comes first: it says what to install where torch is missing.
+import torch
+
+from apportion.kernels.reference import batch as spans
+from apportion.loss_settings import AGGREGATION, aggregation
+
+Tensor = Any
+Metrics = dict[str, Tensor]
+
+
+def value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor | Credit,
+    mask: Tensor,
+    *,
+    clip: float | None = 0.2,
+    offsets: Tensor | None = None,
+    num_tokens: float | None = None,
+    num_sequences: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, Metrics]:
+    """A critic's loss: `max((v - G)^2, (clip(v, old - clip, old + clip) - G)^2) / 2`.
+
+    `returns` may be a `Credit` that has them, as `gae`'s. Shapes, mask and aggregation as
+    in `policy_loss`. `clip=None` clips nothing. The metric `clip_fraction` is the share of
+    tokens where the clipped term is the larger.
+    """
+    check_options("value_loss", options, AGGREGATION)
+    check_number("clip", clip, least=0.0, none=True)
+    given = Given(values, mask, offsets, returns)
+    target, before = given.advantages("returns"), given.take("old_values", old_values).detach()
+    first = (given.own - target).square()
+    loss, fraction = first, torch.zeros_like(first)
+    if clip is not None:
+        second = (spans.bound(given.own, before - clip, before + clip) - target).square()
+        loss, fraction = torch.maximum(first, second), (second > first).to(first.dtype)
+    how = aggregation(options, given, num_tokens, num_sequences)
+    metrics = {"clip_fraction": spans.masked_mean(fraction, given.mask)}
+    return 0.5 * (loss * how.weights(given.mask, given.rows)).sum(), metrics
