@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 from apportion.kernels.linear.matmul import accumulate, has_wide_results, project
 from apportion.kernels.linear.plan import Plan, slices
@@ -47,11 +48,14 @@ class Head:
 
     def logits(self, hidden: Tensor, out: Tensor, columns: slice = slice(None)) -> Tensor:
         """Logits of some tokens in some columns, `(n, columns)`, in the memory of `out`."""
-        weight = self.weight[columns]
+        weight, count = self.weight[columns], len(hidden)
         bias = None if self.bias is None else self.bias[columns]
+        if self.batch_invariant and len(weight) == len(self.weight):
+            # A product of the same shape, however many tokens there are.
+            hidden = pad(hidden, (0, 0, 0, len(out) // len(weight) - count))
         logits = out[: len(hidden) * len(weight)].view(len(hidden), len(weight))
         project(hidden, weight, bias, logits)
-        return logits
+        return logits[:count]
 
     def row(self, at: slice, first: int = 0) -> Row:
         """How the row operators read the logits of the tokens `at`, from column `first`."""

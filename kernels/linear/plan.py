@@ -13,6 +13,10 @@ NARROWEST = 2048
 they are added to."""
 
 
+INVARIANT_ROWS = 128
+"""Tokens that are projected together where no bit may depend on how many there are."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Sizes of the pieces.
@@ -28,17 +32,24 @@ class Plan:
     tile: int
 
 
-def make_plan(tokens: int, vocabulary: int, width: int, logit_bytes: int, budget: int) -> Plan:
+def make_plan(
+    tokens: int,
+    vocabulary: int,
+    width: int,
+    logit_bytes: int,
+    budget: int,
+    batch_invariant: bool = False,
+) -> Plan:
     """The largest pieces whose logits stay within `budget` bytes.
 
     `budget` is at least one row of logits. A slab spans all tokens where one of
     `NARROWEST` columns can; with more tokens than that it is computed in tiles. So that the
     sum of its gradient by the head, `width` numbers a column, also stays within, few tokens
-    do not make it wider.
+    do not make it wider. With `batch_invariant`, `rows` does not depend on `tokens`.
     """
     most = budget // logit_bytes
     tokens = max(tokens, 1)
-    rows = min(tokens, max(most // vocabulary, 1))
+    rows = min(INVARIANT_ROWS if batch_invariant else tokens, max(most // vocabulary, 1))
     slab = min(vocabulary, max(most // max(tokens, width), NARROWEST))
     return Plan(rows, slab, min(tokens, max(most // slab, 1)))
 

@@ -45,7 +45,8 @@ class Linear:
         """Sizes of the pieces."""
         vocabulary, width = self.head.weight.shape
         size = _logit_bytes(self.hidden)
-        return make_plan(len(self.hidden), vocabulary, width, size, self.budget)
+        pinned = self.head.batch_invariant
+        return make_plan(len(self.hidden), vocabulary, width, size, self.budget, pinned)
 
     def spread(self, values: Tensor) -> Tensor:
         """One value for each token of the mask, as all tokens: 0 outside it."""

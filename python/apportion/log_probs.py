@@ -67,7 +67,8 @@ def token_log_probs(
             they take; nothing else may read them after this call. `torch.compile` plans
             memory itself and ignores it.
         batch_invariant: no bit of a row depends on the rows beside it. The kernels keep
-            this anyhow; on a processor it means one row at a time.
+            this anyhow; on a processor it means one row at a time. With a head, tokens
+            are projected 128 at a time, or what the budget holds, padded with zeros.
         check: look for targets outside the vocabulary and for temperatures that are not
             positive, which on a GPU waits for it. Without it, and in compiled code, the
             results of such rows are NaN.

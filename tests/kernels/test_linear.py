@@ -108,6 +108,18 @@ def test_half_precision_has_float32_logits(kind: Any) -> None:
         torch.testing.assert_close(mine.double(), theirs, rtol=5e-3, atol=1e-3)
 
 
+def test_no_bit_depends_on_the_other_tokens() -> None:
+    hidden, weight = torch.randn(300, 96), torch.randn(1001, 96)
+    targets, order = torch.randint(1001, (300,)), torch.randperm(300)
+
+    def both(at: Any) -> Any:
+        return ap.token_log_probs((hidden[at], weight), targets[at], batch_invariant=True)
+
+    whole = both(slice(None))
+    for at in (order, slice(7, 8), slice(100, 290)):
+        assert all(torch.equal(x, y[at]) for x, y in zip(both(at), whole, strict=True))
+
+
 class Largest(TorchDispatchMode):
     """The most numbers that a tensor made inside has."""
 
