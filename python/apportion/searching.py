@@ -37,11 +37,11 @@ def run(
         try:
             answer = evaluate(leaves)
         except Exception:
-            search.fail(leaves)
+            fail(search, leaves)
             if on_error == "raise":
                 raise
         except BaseException:
-            search.cancel(leaves)
+            search.cancel(leaves[search.waiting(leaves)])
             raise
         else:
             tell(search, leaves, answer, on_error)
@@ -54,9 +54,14 @@ def tell(search: Search, leaves: Leaves, answer: Any, on_error: str) -> None:
     try:
         search.expand(leaves, **answer, on_error=on_error)
     except Exception:
-        search.fail(leaves)
+        fail(search, leaves)
         if on_error == "raise":
             raise
+
+
+def fail(search: Search, leaves: Leaves) -> None:
+    """Fail leaves, but for those that the deadline has failed already."""
+    search.fail(leaves[search.waiting(leaves)])
 
 
 async def arun(
@@ -92,7 +97,7 @@ async def arun(
             future.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
         for leaves in pending.values():
-            search.cancel(leaves)
+            search.cancel(leaves[search.waiting(leaves)])
     show(True)
 
 
@@ -103,7 +108,7 @@ def _settle(search: Search, leaves: Leaves, future: asyncio.Future[Answer], on_e
     if error is None:
         tell(search, leaves, future.result(), on_error)
         return
-    search.fail(leaves)
+    fail(search, leaves)
     late = isinstance(error, asyncio.TimeoutError) and search.deadline is not None
     if not late and (on_error == "raise" or not isinstance(error, Exception)):
         raise error

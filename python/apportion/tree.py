@@ -441,6 +441,10 @@ class Search:
         if self._log is not None:
             self._log.close()
 
+    def waiting(self, leaves: Leaves | Any) -> Array:
+        """`(n,)` which requests wait for an answer: not told, failed, cancelled or late."""
+        return self._forest.is_waiting(_tickets(leaves))
+
     def run(
         self,
         evaluate: Callable[[Leaves], searching.Answer],

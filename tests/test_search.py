@@ -1,0 +1,340 @@
+"""Asking and telling through the public API: wrong input, faulty evaluators, loops, clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import apportion as ap
+from apportion.errors import InputError, OptionError
+from apportion.progress import Bar
+from apportion.tree import KINDS
+from property_settings import examples
+
+WIDTH = 3
+
+
+def noise(*keys: Any) -> np.random.Generator:
+    return np.random.default_rng([int(k) for k in keys])
+
+
+def answer(leaves: ap.Leaves) -> dict[str, Any]:
+    """Answers that hang on the leaf alone."""
+    draws = [noise(t, n) for t, n in zip(leaves.tree, leaves.node, strict=True)]
+    return {
+        "values": [rng.random() for rng in draws],
+        "priors": [rng.dirichlet(np.ones(WIDTH)) for rng in draws],
+        "tokens": [[[int(n), i] for i in range(WIDTH)] for n in leaves.node],
+    }
+
+
+def conserved(search: ap.Search) -> None:
+    nodes = search.nodes()
+    assert search.in_flight == 0
+    for start, end in zip(nodes.offsets[:-1], nodes.offsets[1:], strict=True):
+        visits, parent = nodes.visits[start:end], nodes.parent[start:end]
+        below = np.bincount(parent[1:], weights=visits[1:], minlength=end - start)
+        inner = nodes.children[start:end] > 0
+        np.testing.assert_array_equal(visits[inner], below[inner] + 1)
+
+
+def same(one: ap.Search, other: ap.Search) -> None:
+    a, b = one.nodes(), other.nodes()
+    for name in ("offsets", "parent", "visits", "q", "value", "prior"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    for x, y in zip(one.tokens(), other.tokens(), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_leaves_say_what_is_asked_and_where() -> None:
+    search = ap.Search(2, 100)
+    roots = search.select(8)
+    assert roots.parent.tolist() == roots.action.tolist() == [-1, -1]
+    assert [KINDS[k] for k in roots.kind] == ["expand", "expand"]
+    assert len(roots.of("expand")) == 2 and len(roots.of("rollout")) == 0
+    search.expand(roots, **answer(roots))
+    leaves = search.select(8, per_tree=1)
+    flat, offsets = leaves.tokens()
+    spans = [flat[a:b].tolist() for a, b in itertools.pairwise(offsets)]
+    assert spans == [[0, a] for a in leaves.action]
+    assert [path.tolist() for _, path in leaves.paths()] == [[0, n] for n in leaves.node]
+    with pytest.raises(InputError, match="kind: got 'guess'"):
+        leaves.of("guess")
+
+
+def test_tokens_and_rollouts_come_back_as_they_were_told() -> None:
+    search = ap.Search(1, 100)
+    root = search.select(1)
+    search.expand(
+        root,
+        tokens=[[[1, 2], [3]]],
+        child_values=[[0.5, -0.5]],
+        rollouts=[[1.0, 0.0, 1.0]],
+        rollout_tokens=[[[7], [8, 9], []]],
+    )
+    flat, offsets = search.tokens()
+    assert (flat.tolist(), offsets.tolist()) == ([1, 2, 3], [0, 0, 2, 3])
+    rollouts = search.rollouts()
+    assert rollouts.reward.tolist() == [1.0, 0.0, 1.0]
+    assert rollouts.token_offsets.tolist() == [0, 1, 3, 3]
+    nodes = search.nodes()
+    assert nodes.value[0] == pytest.approx(2 / 3)
+    assert nodes.raw_value.tolist()[1:] == [0.5, -0.5]
+    nodes_bytes, payload = search.bytes
+    assert nodes_bytes > 3 * 40 and payload >= 4 * 6 + 3 * 24
+
+
+WRONG = {
+    "values": ({"values": [0.0, np.nan]}, r"values\[1\]: got NaN"),
+    "length": ({"values": [0.0]}, "values: got 1 values, expected 2, the number of leaves"),
+    "nothing": ({}, r"values\[0\]: got nothing, expected a value, or rollouts"),
+    "shape": ({"values": np.zeros((2, 1))}, r"values: got shape \(2, 1\)"),
+    "priors": ({"values": [0, 0], "priors": [[1.0], [-1.0]]}, r"priors\[1\]: got -1.0"),
+    "rows": ({"values": [0, 0], "priors": [[1.0]]}, "children: got 1 values, expected 2"),
+    "agree": (
+        {"values": [0, 0], "priors": [[1.0], [1.0]], "tokens": [[[1]], [[1], [2]]]},
+        r"tokens\[1\]: got 2 entries, expected 1",
+    ),
+    "tokens": ({"values": [0, 0], "tokens": [[[-1]], [[1]]]}, r"tokens\[0\]: got -1"),
+    "children": ({"values": [0, 0], "children": [1, -1]}, "children: expected one dimension"),
+    "many": ({"values": [0, 0], "children": 70_000}, r"children\[0\]: got 70000"),
+    "ends": (
+        {"values": [0, 0], "child_terminal": [[True], [False]]},
+        "child_values.*values of children where some are ends",
+    ),
+    "rollouts": ({"rollouts": [[1.0], []]}, r"values\[1\]: got nothing"),
+    "loose": ({"values": [0, 0], "rollout_tokens": [[[1]], []]}, "without `rollouts`"),
+    "flags": ({"values": [0, 0], "terminal": [2, 0]}, "terminal: expected booleans"),
+    "keys": ({"values": [0, 0], "keys": [[0.5], [1.0]]}, r"keys\[0\]: got an array of float64"),
+    "mode": ({"values": [0, 0], "on_error": "ignore"}, "on_error: got 'ignore'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_answers_are_named_and_change_nothing(name: str) -> None:
+    search = ap.Search(2, 100)
+    leaves = search.select(2)
+    given, message = WRONG[name]
+    with pytest.raises((InputError, OptionError), match=message):
+        search.expand(leaves, **given)
+    assert search.in_flight == 2 and len(search.nodes().parent) == 2
+    search.expand(leaves, **answer(leaves))
+    with pytest.raises(InputError, match=r"tickets\[0\]: got ticket 0, answered or cancelled"):
+        search.expand(leaves, **answer(leaves))
+    with pytest.raises(InputError, match="unknown ticket 99"):
+        search.fail([99])
+    with pytest.raises(InputError, match=r"tickets\[1\]: got 5 again"):
+        search.cancel([5, 5])
+
+
+OPTIONS = {
+    "max_nodes": (0, "max_nodes: got 0"),
+    "num_simulations": (2**40, "num_simulations"),
+    "max_depth": (2**40, r"max_depth: got 1099511627776, expected an integer below 2\*\*32"),
+    "gamma": (0, "gamma: got 0.0"),
+    "tell_order": ("random", 'tell_order: got "random", expected one of "ticket", "arrival"'),
+    "on_limit": ("ignore", "on_limit"),
+    "root_noise": ((1.5, 0.3), "noise_fraction: got 1.5"),
+    "widening": ((1.0,), "widening: got .*expected two numbers"),
+    "deadline": (-1, "deadline: got -1, expected seconds above 0"),
+    "max_seconds": (float("nan"), "max_seconds: got nan"),
+    "max_failures": (0, "max_failures: got 0"),
+    "stop_positives": (-1, "stop_positives: got -1"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_out_of_range_are_named(name: str) -> None:
+    value, message = OPTIONS[name]
+    with pytest.raises(OptionError, match=message):
+        ap.Search(1, **{"max_nodes": 10, name: value})
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("fault", ["raises", "nan", "short", "none"])
+def test_a_faulty_evaluator_costs_visits_but_never_counts(rate: float, fault: str) -> None:
+    calls = 0
+
+    def evaluate(leaves: ap.Leaves) -> Any:
+        nonlocal calls
+        calls += 1
+        good = answer(leaves)
+        if noise(calls).random() >= rate:
+            return good
+        if fault == "raises":
+            raise RuntimeError("the model is gone")
+        if fault == "nan":
+            good["values"][-1] = np.nan
+            return good
+        return None if fault == "none" else {**good, "values": good["values"][:-1]}
+
+    search = ap.Search(20, 1000, num_simulations=30)
+    search.run(evaluate, batch_size=10, on_error="fail")
+    conserved(search)
+    done = search.simulations
+    assert (done == 30).all() if rate <= 0.1 else fault == "nan" or (rate < 1) == done.any()
+    if rate == 1.0 and fault != "nan":
+        with pytest.raises(Exception, match=r"gone|argument|mapping|values"):
+            ap.Search(1, 10).run(evaluate)
+
+
+def test_what_interrupts_an_evaluator_takes_its_leaves_back() -> None:
+    def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    search = ap.Search(3, 10, max_failures=1)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(evaluate)
+    assert search.in_flight == 0 and not search.nodes().failures.any()
+    search.run(answer)
+    conserved(search)
+
+
+@examples
+@given(st.integers(0, 2**32), st.integers(1, 30), st.integers(1, 4), st.sampled_from([None, 1.0]))
+def test_order_of_answers_and_size_of_batches_change_nothing(
+    key: int, batch: int, per_tree: int, loss: float | None
+) -> None:
+    options: dict[str, Any] = {"num_simulations": 25, "virtual_loss": loss, "seed": 1}
+    one, other = (ap.Search(4, 500, **options) for _ in range(2))
+    one.run(answer, batch_size=8, per_tree=per_tree)
+    rng, held = noise(key), []
+    while True:
+        held += list(range(len(leaves := other.select(batch, per_tree=per_tree))))[:0]
+        held += [leaves[i] for i in range(len(leaves))]
+        if not held:
+            break
+        rng.shuffle(held)
+        for leaf in held[: (count := 1 + int(rng.integers(len(held))))]:
+            other.expand(leaf, **answer(leaf))
+        held = held[count:]
+    same(one, other)
+
+
+def test_arun_in_ticket_order_equals_run_whatever_the_latency() -> None:
+    def evaluate_after(key: int) -> Any:
+        rng = noise(key)
+
+        async def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+            await asyncio.sleep(float(rng.random()) * 2e-3)
+            return answer(leaves)
+
+        return evaluate
+
+    searches = [ap.Search(6, 300, num_simulations=40, virtual_loss=0.5) for _ in range(3)]
+    searches[0].run(answer, batch_size=4, per_tree=2)
+    for key, search in enumerate(searches[1:]):
+        asyncio.run(search.arun(evaluate_after(key), concurrency=5, batch_size=3, per_tree=2))
+        same(searches[0], search)
+
+
+def test_arrival_order_takes_answers_at_once() -> None:
+    search = ap.Search(1, 300, num_simulations=20, tell_order="arrival")
+    search.expand(search.select(1), values=[0.0], children=8)
+    leaves = search.select(4)
+    search.expand(leaves[2:3], values=[1.0], children=8)
+    assert search.simulations.tolist() == [1]
+    assert len(search.select(4)) == 1, "three of four are still under way"
+    search.fail(leaves[:2])
+
+
+def test_arun_goes_on_after_failures_and_passes_deadlines() -> None:
+    async def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        if leaves.ticket[0] % 5 == 1:
+            await asyncio.sleep(30)
+        if leaves.ticket[0] % 5 == 2:
+            raise RuntimeError("no answer")
+        return answer(leaves)
+
+    search = ap.Search(4, 300, num_simulations=12, deadline=0.02)
+    asyncio.run(search.arun(evaluate, concurrency=4, batch_size=2, per_tree=1, on_error="fail"))
+    conserved(search)
+    assert search.nodes().failures.sum() > 0
+    assert search.simulations.sum() > 0
+
+
+def test_arun_left_early_takes_everything_back() -> None:
+    async def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        await asyncio.sleep(0 if leaves.depth[0] < 2 else 30)
+        return answer(leaves)
+
+    async def cut(search: ap.Search) -> None:
+        task = asyncio.ensure_future(search.arun(evaluate, concurrency=3, batch_size=2))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    search = ap.Search(4, 300, num_simulations=30)
+    asyncio.run(cut(search))
+    conserved(search)
+    before = search.simulations.sum()
+    search.run(answer)
+    assert search.simulations.sum() > before
+    conserved(search)
+
+
+def test_an_error_in_arun_is_raised_and_takes_everything_back() -> None:
+    async def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        raise RuntimeError("the server is gone")
+
+    search = ap.Search(4, 300)
+    with pytest.raises(RuntimeError, match="the server is gone"):
+        asyncio.run(search.arun(evaluate, concurrency=2, batch_size=1))
+    assert search.in_flight == 0
+
+
+def test_a_late_answer_is_refused_and_its_leaf_asked_again() -> None:
+    search = ap.Search(2, 50, deadline=0.01)
+    leaves = search.select(2)
+    time.sleep(0.02)
+    again = search.select(2)
+    assert again.node.tolist() == [0, 0] and search.nodes().failures.tolist() == [1, 1]
+    with pytest.raises(InputError, match="ticket 0, answered or cancelled already"):
+        search.expand(leaves, **answer(leaves))
+    search.expand(again, **answer(again))
+
+
+def test_time_runs_out() -> None:
+    def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        time.sleep(0.005)
+        return answer(leaves)
+
+    search = ap.Search(1, 10**6, max_seconds=0.05)
+    search.run(evaluate, batch_size=1)
+    assert 0 < search.simulations[0] < 20
+    conserved(search)
+
+
+def test_merged_states_are_reported() -> None:
+    search = ap.Search(1, 200, merge=True, num_simulations=30)
+
+    def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        keys = [[(int(d) + 1) * 10 + i for i in range(WIDTH)] for d in leaves.depth]
+        return {"values": np.zeros(len(leaves)), "keys": keys}
+
+    search.run(evaluate, batch_size=1)
+    nodes = search.nodes()
+    assert (nodes.state != np.arange(len(nodes.state))).any()
+    homes = nodes.state[nodes.state != np.arange(len(nodes.state))]
+    assert (nodes.state[homes] == homes).all()
+
+
+def test_a_bar_says_how_far_the_search_is(capsys: pytest.CaptureFixture[str]) -> None:
+    search = ap.Search(2, 100, num_simulations=10)
+    search.run(answer, progress=True)
+    assert "[########################] 20/20 simulations" in capsys.readouterr().err
+    stream = io.StringIO()
+    bar = Bar("requests", 100, stream)
+    bar.update(0)
+    bar.update(50, ", 3 in flight", last=True)
+    assert "50/100 requests" in stream.getvalue() and "3 in flight" in stream.getvalue()
