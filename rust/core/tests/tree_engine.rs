@@ -436,10 +436,41 @@ fn a_chain_of_a_million_nodes_is_searched() {
     assert_eq!(tree.tokens.get(1_000_000), [999_999]);
     let rule = rules::make("puct", &vec![]).unwrap();
     let limits = limits(1);
-    let mut step = apportion_core::tree::step::Step { tree: &mut tree, limits: &limits, index: 0 };
+    let mut step = apportion_core::tree::step::Step::new(&mut tree, &limits, 0);
     let apportion_core::tree::request::Next::Ask(ask) = rule.next(&mut step) else { panic!() };
     assert_eq!((ask.node, step.tree.hot[500].in_flight()), (1_000_000, 1));
     rule.told(&mut step, &ask, &apportion_core::tree::answers::Answer::default());
     assert_eq!((tree.hot[0].visits, tree.hot[0].in_flight()), (1, 0));
     assert_eq!(tree.parent(ROOT), NONE);
+}
+
+#[test]
+fn the_fast_loop_chooses_what_the_formula_does() {
+    use apportion_core::tree::search::RootVisit;
+    for loss in [None, Some(0.7)] {
+        for first_play in ["zero", "parent", "infinite"] {
+            let option = apportion_core::options::Value::Text(first_play.to_owned());
+            let rule = rules::make("puct", &vec![("first_play".to_owned(), option)]).unwrap();
+            let limits = Limits { virtual_loss: loss, ..limits(300) };
+            let limits = Limits { root_visit: RootVisit::Value, close_terminal: true, ..limits };
+            let mut forest = Forest::new(3, rule, limits).unwrap();
+            for _ in 0..60 {
+                let leaves = ask(&mut forest, 12, 4);
+                for (index, tree) in forest.trees().iter().enumerate() {
+                    for node in
+                        (0..tree.len() as u32).filter(|&n| tree.hot[n as usize].children > 0)
+                    {
+                        let at = forest.at(index, node);
+                        let scores = forest.rule().child_scores(&at);
+                        let open = |i: usize| !at.children()[i].is_closed();
+                        let want = (0..scores.len())
+                            .filter(|&i| open(i))
+                            .reduce(|best, i| if scores[i] > scores[best] { i } else { best });
+                        assert_eq!(forest.rule().choose(&at), want.map(|i| at.child(i)));
+                    }
+                }
+                tell(&mut forest, &leaves, World { width: 37, ..WORLD });
+            }
+        }
+    }
 }

@@ -170,6 +170,12 @@ impl Tree {
         }
     }
 
+    /// Makes room for so many nodes in all, so that growing does not copy them.
+    pub fn reserve(&mut self, nodes: usize) {
+        self.hot.reserve_exact(nodes.saturating_sub(self.hot.len()));
+        self.cold.reserve_exact(nodes.saturating_sub(self.cold.len()));
+    }
+
     /// Number of nodes.
     pub fn len(&self) -> usize {
         self.hot.len()

@@ -27,6 +27,20 @@ impl Tree {
         self.each_up(leaf, |hot| hot.flags -= 1);
     }
 
+    /// Adds a descent along these edges that waits for an answer.
+    pub(super) fn mark_path(&mut self, path: &[u32]) {
+        for &edge in path {
+            self.hot[edge as usize].flags += 1;
+        }
+    }
+
+    /// Takes back [`mark_path`](Self::mark_path).
+    pub(super) fn unmark_path(&mut self, path: &[u32]) {
+        for &edge in path {
+            self.hot[edge as usize].flags -= 1;
+        }
+    }
+
     fn each_up(&mut self, leaf: u32, mut change: impl FnMut(&mut Hot)) {
         let mut node = leaf;
         while node != NONE {
@@ -38,19 +52,32 @@ impl Tree {
     /// Backs a leaf's own value up to the root, one visit on every edge.
     pub fn back_up(&mut self, leaf: u32, value: f64) {
         let (mut node, mut value) = (leaf, value);
-        let keeps = self.keeps();
         while node != NONE {
-            let edge = self.edge_return(node, value);
-            let hot = &mut self.hot[node as usize];
-            let before = hot.q();
-            hot.value_sum += edge;
-            hot.visits += 1;
-            if keeps.variance || keeps.bounds {
-                self.note(node, edge, before);
-            }
-            value = edge;
+            value = self.visit(node, value);
             node = self.parent(node);
         }
+    }
+
+    /// The same along the edges of a descent.
+    pub(super) fn back_up_path(&mut self, path: &[u32], value: f64) {
+        path.iter().rev().fold(value, |value, &edge| self.visit(edge, value));
+    }
+
+    /// One visit of an edge that leads to a node of this value; what its parent sees.
+    fn visit(&mut self, node: u32, value: f64) -> f64 {
+        let keeps = self.keeps();
+        let edge = self.edge_return(node, value);
+        let hot = &mut self.hot[node as usize];
+        if !(keeps.variance || keeps.bounds) {
+            hot.value_sum += edge;
+            hot.visits += 1;
+            return edge;
+        }
+        let before = hot.q();
+        hot.value_sum += edge;
+        hot.visits += 1;
+        self.note(node, edge, before);
+        edge
     }
 
     /// Keeps variance and bounds of an edge that just got a return (Welford 1962).

@@ -184,6 +184,16 @@ impl Limits {
         Keeps { variance, bounds, widening: self.widening.is_some() }
     }
 
+    /// Nodes to make room for in each of `roots` trees, if expansions have `children`: what
+    /// the simulations need, but no more than half a GiB in all, which is not touched
+    /// before it is used.
+    pub fn expected_nodes(&self, roots: usize, children: usize) -> usize {
+        const ALL: usize = (1 << 29) / 40;
+        let simulations = usize::try_from(self.simulations).unwrap_or(usize::MAX);
+        let need = simulations.saturating_add(1).saturating_mul(children).saturating_add(1);
+        need.min(self.max_nodes).min(ALL / roots)
+    }
+
     /// Children that a node with `visits` visits may have.
     pub fn allowed_children(&self, visits: f64) -> f64 {
         let Some((factor, power)) = self.widening else { return 0.0 };

@@ -24,8 +24,6 @@ pub struct Merged {
     linked: BTreeMap<u32, Vec<u32>>,
     /// Hashes of the tokens from the root, where states are known by them.
     hashes: Vec<u64>,
-    /// Edges from the root to each leaf that waits.
-    paths: BTreeMap<u32, Box<[u32]>>,
 }
 
 impl Merged {
@@ -115,7 +113,7 @@ impl Tree {
     }
 
     /// Backs a value up along the edges of a descent, the last of which leads to the leaf.
-    pub(super) fn back_up_path(&mut self, path: &[u32], value: f64) {
+    pub(super) fn back_up_states(&mut self, path: &[u32], value: f64) {
         let (mut sample, mut value) = (value, value);
         for (i, &edge) in path.iter().enumerate().rev() {
             if i + 1 < path.len() {
@@ -131,26 +129,6 @@ impl Tree {
                 self.add_square(edge, ((sample - before) * (sample - seen)).max(0.0));
             }
         }
-    }
-
-    /// Marks every edge of a descent, kept until [`unmark_path`](Self::unmark_path).
-    pub(super) fn mark_path(&mut self, leaf: u32, path: &[u32]) {
-        for &edge in path {
-            self.hot[edge as usize].flags += 1;
-        }
-        if let Some(merged) = &mut self.merged {
-            merged.paths.insert(leaf, path.into());
-        }
-    }
-
-    /// Takes back the marks of the descent to a leaf; its edges.
-    pub(super) fn unmark_path(&mut self, leaf: u32) -> Box<[u32]> {
-        let path = self.merged.as_mut().and_then(|merged| merged.paths.remove(&leaf));
-        let path = path.unwrap_or_default();
-        for &edge in &path {
-            self.hot[edge as usize].flags -= 1;
-        }
-        path
     }
 
     /// Parents of all edges into the state of a node.

@@ -21,6 +21,7 @@ pub mod random;
 pub mod readout;
 pub mod request;
 pub mod rules;
+pub mod scan;
 pub mod search;
 mod solve;
 pub mod spans;

@@ -17,9 +17,17 @@ pub struct Step<'a> {
     pub limits: &'a Limits,
     /// The tree's number.
     pub index: usize,
+    /// Edges from the root to the node of the request, where a descent found it. Walking
+    /// them touches the records that selection has just read, and no others.
+    pub path: Vec<u32>,
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
+    /// A tree before it asks.
+    pub fn new(tree: &'a mut Tree, limits: &'a Limits, index: usize) -> Self {
+        Self { tree, limits, index, path: Vec::new() }
+    }
+
     /// A node for the rule to look at.
     pub fn at(&self, node: u32) -> At<'_> {
         At::new(self.tree, node, self.limits, self.index)
@@ -30,13 +38,11 @@ impl Step<'_> {
     /// A node that has no children and never will is visited once more, with the value that
     /// it has. A node that waits for its children already blocks the tree.
     pub fn descend(&mut self, choose: impl Fn(&At<'_>) -> Option<u32>) -> Next {
-        let mut path = Vec::new();
+        self.path.clear();
         let mut edge = ROOT;
         let node = loop {
+            self.path.push(edge);
             let node = self.tree.home(edge);
-            if self.tree.merged.is_some() {
-                path.push(edge);
-            }
             if self.tree.hot[node as usize].children == 0 || self.may_widen(node) {
                 break node;
             }
@@ -47,7 +53,10 @@ impl Step<'_> {
             }
         };
         if self.tree.end(node) != End::Open {
-            self.revisit(node, &path);
+            let value = self.tree.raw_value(node);
+            self.back_up(node, value);
+            self.tree.simulations += 1;
+            self.finish(node);
             return Next::Visited;
         }
         let root = &self.tree.hot[ROOT as usize];
@@ -55,11 +64,7 @@ impl Step<'_> {
             return Next::Wait;
         }
         self.tree.set(node, Fact::Asked, true);
-        if self.tree.merged.is_some() {
-            self.tree.mark_path(node, &path);
-        } else {
-            self.tree.mark(node);
-        }
+        self.tree.mark_path(&self.path);
         Next::Ask(Ask { marked: true, ..Ask::expand(node) })
     }
 
@@ -73,38 +78,34 @@ impl Step<'_> {
         f64::from(hot.children) < self.limits.allowed_children(visits).floor()
     }
 
-    fn revisit(&mut self, node: u32, path: &[u32]) {
-        let value = self.tree.raw_value(node);
-        self.back_up(node, path, value);
-        self.tree.simulations += 1;
-        self.finish(node);
-    }
-
-    fn back_up(&mut self, node: u32, path: &[u32], value: f64) {
-        if path.is_empty() {
+    /// Backs a node's own value up, along the descent that found it if there was one.
+    pub fn back_up(&mut self, node: u32, value: f64) {
+        if self.path.is_empty() {
             self.tree.back_up(node, value);
+        } else if self.tree.merged.is_some() {
+            self.tree.back_up_states(&self.path, value);
         } else {
-            self.tree.back_up_path(path, value);
+            self.tree.back_up_path(&self.path, value);
         }
     }
 
-    /// Takes back the marks of a request; the edges of its descent where states are merged.
-    pub fn release(&mut self, ask: &Ask) -> Box<[u32]> {
+    /// Takes back the marks of a request.
+    pub fn release(&mut self, ask: &Ask) {
         if !ask.marked {
-            return Box::default();
+            return;
         }
         self.tree.set(ask.node, Fact::Asked, false);
-        if self.tree.merged.is_some() {
-            return self.tree.unmark_path(ask.node);
+        if self.path.is_empty() {
+            self.tree.unmark(ask.node);
+        } else {
+            self.tree.unmark_path(&self.path);
         }
-        self.tree.unmark(ask.node);
-        Box::default()
     }
 
     /// Takes an answer as most searches do: rollouts are recorded, children attached, the
     /// value backed up as one visit. Further children of a node are no visit of it.
     pub fn take(&mut self, ask: &Ask, answer: &Answer<'_>) {
-        let path = self.release(ask);
+        self.release(ask);
         let node = ask.node;
         self.record(node, answer);
         let widens = self.tree.hot[node as usize].children > 0 && ask.kind == Kind::Expand;
@@ -127,7 +128,7 @@ impl Step<'_> {
         match self.limits.root_visit {
             RootVisit::Zero if node == ROOT => self.tree.hot[ROOT as usize].visits += 1,
             RootVisit::None if node == ROOT => {}
-            _ => self.back_up(node, &path, answer.value),
+            _ => self.back_up(node, answer.value),
         }
         self.tree.simulations += u64::from(node != ROOT);
         if answer.terminal {

@@ -17,6 +17,7 @@ use crate::tree::answers::Answer;
 use crate::tree::arena::{Hot, ROOT, Tree};
 use crate::tree::limits::Limits;
 use crate::tree::request::{Ask, Next};
+use crate::tree::scan::{self, Weights};
 use crate::tree::step::Step;
 
 pub use card::{Card, Family};
@@ -89,20 +90,23 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The open child of the highest `q + scale * P / (1 + N)`, the first of equals;
+    /// `unvisited` is the `q` of children without visits. All must be finite.
+    pub fn best_by_prior(&self, scale: f64, unvisited: f64) -> Option<u32> {
+        let weights = Weights { scale, unvisited, loss: self.limits.virtual_loss };
+        scan::best(self.children(), weights).map(|i| self.child(i))
+    }
+
     /// The open child of the highest score; the first of equals.
     pub fn best(&self, score: impl Fn(usize, &Hot) -> f64) -> Option<u32> {
-        let mut best = None;
-        let mut highest = f64::NEG_INFINITY;
+        let (mut best, mut highest) = (usize::MAX, f64::NEG_INFINITY);
         for (i, hot) in self.children().iter().enumerate() {
-            if hot.is_closed() {
-                continue;
-            }
             let score = score(i, hot);
-            if best.is_none() || score > highest {
-                (best, highest) = (Some(i), score);
-            }
+            // One condition without shortcuts: which child wins is hard to foretell.
+            let better = !hot.is_closed() & ((score > highest) | (best == usize::MAX));
+            (best, highest) = if better { (i, score) } else { (best, highest) };
         }
-        best.map(|i| self.child(i))
+        (best != usize::MAX).then(|| self.child(best))
     }
 
     /// Every child's score.

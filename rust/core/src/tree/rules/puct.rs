@@ -63,11 +63,15 @@ impl Options {
         }
     }
 
-    fn score<'a>(&'a self, at: &'a At<'a>) -> impl Fn(usize, &Hot) -> f64 + 'a {
+    /// Weight of the prior term.
+    fn scale(&self, at: &At<'_>) -> f64 {
         let visits = at.visits(at.hot());
         let growth = self.c_base.map_or(0.0, |base| ((visits + *base + 1.0) / *base).ln());
-        let scale = (*self.c_puct + growth) * visits.sqrt();
-        let unvisited = self.unvisited(at);
+        (*self.c_puct + growth) * visits.sqrt()
+    }
+
+    fn score<'a>(&'a self, at: &'a At<'a>) -> impl Fn(usize, &Hot) -> f64 + 'a {
+        let (scale, unvisited) = (self.scale(at), self.unvisited(at));
         move |i, child| {
             if self.proven_exact && child.is_proven() {
                 return at.tree.proven_return(at.child(i));
@@ -85,5 +89,14 @@ impl Options {
 }
 
 impl Rule for Options {
-    by_score!();
+    fn choose(&self, at: &At<'_>) -> Option<u32> {
+        if self.proven_exact || self.first_play == FirstPlay::Value {
+            return at.best(self.score(at));
+        }
+        at.best_by_prior(self.scale(at), self.unvisited(at))
+    }
+
+    fn child_scores(&self, at: &At<'_>) -> Vec<f64> {
+        at.each(self.score(at))
+    }
 }

@@ -14,8 +14,11 @@ use crate::tree::step::Step;
 /// A tree's trays.
 #[derive(Clone, Debug, Default)]
 pub struct Desk {
-    /// Requests of the selection that is going on, not yet handed out.
-    pub(super) found: Vec<Ask>,
+    /// Requests of the selection that is going on, not yet handed out, each with the number
+    /// of its descent's edges.
+    pub(super) found: Vec<(Ask, usize)>,
+    /// Those edges, one descent after the other.
+    pub(super) edges: Vec<u32>,
     /// Requests that are not taken in, whether answered or not.
     pub(super) waiting: u32,
     /// How many of them are answered and held.
@@ -26,7 +29,7 @@ pub struct Desk {
     pub(super) round_over: bool,
     /// Whether the tree will never ask again.
     pub(super) done: bool,
-    held: Vec<(u64, Ask, Held)>,
+    held: Vec<(u64, Ask, Box<[u32]>, Held)>,
 }
 
 /// What became of a request.
@@ -128,7 +131,7 @@ impl Desk {
 
     /// Nodes and tokens that held answers will add.
     pub(super) fn coming(&self) -> (usize, usize) {
-        self.held.iter().fold((0, 0), |(nodes, tokens), (_, _, held)| match held {
+        self.held.iter().fold((0, 0), |(nodes, tokens), (.., held)| match held {
             Held::Told(owned) => {
                 (nodes + owned.children, tokens + owned.tokens.as_ref().map_or(0, |t| t.0.len()))
             }
@@ -137,25 +140,27 @@ impl Desk {
     }
 
     /// Holds an outcome until the round is over.
-    pub(super) fn hold(&mut self, ticket: u64, ask: Ask, outcome: &Outcome<'_>) {
+    pub(super) fn hold(&mut self, ticket: u64, ask: Ask, path: &[u32], outcome: &Outcome<'_>) {
         let held = match outcome {
             Outcome::Told(answer) => Held::Told(Box::new(answer.into())),
             Outcome::Failed => Held::Failed,
             Outcome::Cancelled => Held::Cancelled,
         };
-        self.held.push((ticket, ask, held));
+        self.held.push((ticket, ask, path.into(), held));
     }
 
     /// Takes in what is held, in the order of the tickets.
     pub(super) fn take_held(&mut self, rule: &dyn Rule, step: &mut Step<'_>) {
         let mut held = std::mem::take(&mut self.held);
         held.sort_unstable_by_key(|&(ticket, ..)| ticket);
-        for (_, ask, held) in &held {
+        for (_, ask, path, held) in &held {
             let outcome = match held {
                 Held::Told(owned) => Outcome::Told(owned.view()),
                 Held::Failed => Outcome::Failed,
                 Held::Cancelled => Outcome::Cancelled,
             };
+            step.path.clear();
+            step.path.extend_from_slice(path);
             self.take(rule, step, ask, &outcome);
         }
     }

@@ -31,6 +31,10 @@ pub struct Forest {
     /// Requests that wait, from ticket `first_ticket` on.
     waiting: VecDeque<Waiting>,
     first_ticket: u64,
+    /// Descents of those that wait, one after the other; the first that is kept is number
+    /// `first_edge` of all that were ever.
+    edges: VecDeque<u32>,
+    first_edge: u64,
     next_tree: usize,
 }
 
@@ -39,6 +43,8 @@ pub struct Forest {
 struct Waiting {
     tree: u32,
     ask: Ask,
+    /// Number of its descent's first edge, and how many there are.
+    descent: (u64, u32),
 }
 
 impl Forest {
@@ -66,6 +72,8 @@ impl Forest {
             limits,
             waiting: VecDeque::new(),
             first_ticket: 0,
+            edges: VecDeque::new(),
+            first_edge: 0,
             next_tree: 0,
         })
     }
@@ -131,17 +139,31 @@ impl Forest {
         matches!(place, Some(Some(waiting)) if waiting.tree != NONE)
     }
 
-    fn issue(&mut self, tree: u32, ask: Ask) -> u64 {
+    fn issue(&mut self, tree: u32, ask: Ask, descent: &[u32]) -> u64 {
         let ticket = self.first_ticket + self.waiting.len() as u64;
-        self.waiting.push_back(Waiting { tree, ask });
+        let first = self.first_edge + self.edges.len() as u64;
+        self.waiting.push_back(Waiting { tree, ask, descent: (first, descent.len() as u32) });
+        self.edges.extend(descent);
         ticket
+    }
+
+    /// Copies the edges of a descent.
+    fn descent(&self, waiting: &Waiting, into: &mut Vec<u32>) {
+        let (first, count) = waiting.descent;
+        let start = (first - self.first_edge) as usize;
+        into.clear();
+        into.extend(self.edges.range(start..start + count as usize));
     }
 
     fn retire(&mut self, ticket: u64) {
         self.waiting[(ticket - self.first_ticket) as usize].tree = NONE;
-        while self.waiting.front().is_some_and(|waiting| waiting.tree == NONE) {
+        while let Some(&Waiting { tree: NONE, descent: (first, count), .. }) = self.waiting.front()
+        {
             self.waiting.pop_front();
             self.first_ticket += 1;
+            let end = first + u64::from(count);
+            self.edges.drain(..(end - self.first_edge) as usize);
+            self.first_edge = end;
         }
     }
 }

@@ -57,13 +57,18 @@ impl Forest {
         };
         let mut leaves = Vec::with_capacity(batch.min(1 << 16));
         for index in served {
-            let found = std::mem::take(&mut self.desks[index].found);
-            for &ask in &found {
-                let ticket = self.issue(index as u32, ask);
+            let mut found = std::mem::take(&mut self.desks[index].found);
+            let mut edges = std::mem::take(&mut self.desks[index].edges);
+            let mut rest = &edges[..];
+            for (ask, count) in found.drain(..) {
+                let (descent, later) = rest.split_at(count);
+                rest = later;
+                let ticket = self.issue(index as u32, ask, descent);
                 leaves.push(leaf(&self.trees[index], ticket, index as u32, ask));
             }
-            self.desks[index].found = found;
-            self.desks[index].found.clear();
+            edges.clear();
+            let desk = &mut self.desks[index];
+            (desk.found, desk.edges) = (found, edges); // their memory is used again
         }
         if order == Order::Prefix {
             self.sort_by_path(&mut leaves);
@@ -75,10 +80,16 @@ impl Forest {
     fn take_back(&mut self) {
         let trees = self.trees.iter_mut().zip(&mut self.desks).enumerate();
         for (index, (tree, desk)) in trees {
-            for ask in std::mem::take(&mut desk.found) {
-                tree.requests -= 1;
+            let edges = std::mem::take(&mut desk.edges);
+            let mut rest = &edges[..];
+            let mut step = Step::new(tree, &self.limits, index);
+            for (ask, count) in std::mem::take(&mut desk.found) {
+                let (descent, later) = rest.split_at(count);
+                rest = later;
+                step.path = descent.to_vec();
+                step.tree.requests -= 1;
                 (desk.waiting, desk.asked) = (desk.waiting - 1, desk.asked - 1);
-                Step { tree, limits: &self.limits, index }.release(&ask);
+                step.release(&ask);
             }
         }
     }
@@ -165,7 +176,7 @@ impl Desk {
 /// Requests of one tree, up to its quota; how many.
 fn serve(rule: &dyn Rule, limits: &Limits, share: usize, turn: Turn<'_>) -> usize {
     let Turn { index, tree, desk, quota } = turn;
-    let mut step = Step { tree, limits, index };
+    let mut step = Step::new(tree, limits, index);
     loop {
         ask(rule, &mut step, desk, share, quota);
         let ends = limits.tell_order == TellOrder::Ticket && desk.round_over;
@@ -191,10 +202,13 @@ fn ask(rule: &dyn Rule, step: &mut Step<'_>, desk: &mut Desk, share: usize, quot
             desk.round_over = true;
             return;
         }
+        step.path.clear();
         match rule.next(step) {
             Next::Ask(ask) => {
                 step.tree.requests += 1;
-                desk.found.push(ask);
+                let descent: &[u32] = if ask.marked { &step.path } else { &[] };
+                desk.found.push((ask, descent.len()));
+                desk.edges.extend_from_slice(descent);
                 (desk.waiting, desk.asked) = (desk.waiting + 1, desk.asked + 1);
             }
             Next::Visited => {}

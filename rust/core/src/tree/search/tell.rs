@@ -4,6 +4,7 @@ use super::desk::Outcome;
 use super::{Forest, Waiting};
 use crate::error::{Error, Result};
 use crate::tree::answers::{Answers, Starts};
+use crate::tree::arena::ROOT;
 use crate::tree::limits::OnLimit;
 use crate::tree::step::Step;
 
@@ -25,11 +26,23 @@ impl Forest {
         if self.limits.on_limit == OnLimit::Error {
             self.refuse_beyond_limits(answers, &starts, &places)?;
         }
+        self.make_room(answers, &places);
         self.settle(answers.tickets, &places, |i| {
             let answer = answers.row(i, &starts);
             if !lenient || answer.is_sound() { Outcome::Told(answer) } else { Outcome::Failed }
         });
         Ok(())
+    }
+
+    /// Reserves memory for the trees whose roots are answered.
+    fn make_room(&mut self, answers: &Answers<'_>, places: &[Waiting]) {
+        let roots = self.trees.len();
+        for (place, &children) in places.iter().zip(answers.children) {
+            if place.ask.node == ROOT {
+                let nodes = self.limits.expected_nodes(roots, children);
+                self.trees[place.tree as usize].reserve(nodes);
+            }
+        }
     }
 
     /// Takes requests back without a visit. A node that failed `max_failures` times is
@@ -70,24 +83,26 @@ impl Forest {
         if !tickets.is_sorted() {
             rows.sort_unstable_by_key(|&i| tickets[i]);
         }
-        let rule = &*self.rule;
+        let mut path = Vec::new();
         for &i in &rows {
             let (index, ask) = (places[i].tree as usize, &places[i].ask);
+            self.descent(&places[i], &mut path);
             let desk = &mut self.desks[index];
             if desk.is_ready(order) && !desk.holds() {
-                let tree = &mut self.trees[index];
-                let mut step = Step { tree, limits: &self.limits, index };
-                desk.take(rule, &mut step, ask, &outcome(i));
+                let mut step = Step::new(&mut self.trees[index], &self.limits, index);
+                step.path = path;
+                desk.take(&*self.rule, &mut step, ask, &outcome(i));
+                path = step.path;
             } else {
-                desk.hold(tickets[i], *ask, &outcome(i));
+                desk.hold(tickets[i], *ask, &path, &outcome(i));
             }
         }
         for place in places {
             let index = place.tree as usize;
             let desk = &mut self.desks[index];
             if desk.holds() && desk.is_ready(order) {
-                let tree = &mut self.trees[index];
-                desk.take_held(rule, &mut Step { tree, limits: &self.limits, index });
+                let mut step = Step::new(&mut self.trees[index], &self.limits, index);
+                desk.take_held(&*self.rule, &mut step);
             }
         }
         for &ticket in tickets {
