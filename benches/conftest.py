@@ -67,8 +67,10 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., Non
         moved: int | None = None,
         threads: int = 1,
         peer_scale: float | None = None,
+        limit: float | None = None,
     ) -> None:
-        """`peer_scale`: the peer ran on a share of the case; its seconds are multiplied by
+        """`limit`: seconds that ours may take, in the peer's place where there is none.
+        `peer_scale`: the peer ran on a share of the case; its seconds are multiplied by
         this, and the row says so. `moved`: bytes of input read and output written once."""
         _use_threads(threads)
         with ap.num_threads(threads):
@@ -76,6 +78,8 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., Non
             ours_peak = measure.peak_mib(ours) if threads == 1 else None
             brief = peer_s is not None and peer_s < 40  # else once is enough
             peer_peak = measure.peak_mib(theirs) if threads == 1 and theirs and brief else None
+        if limit is not None:
+            peer_s, goal = limit, 1.0
         if peer_scale is not None and peer_s is not None:
             peer_s, peer_peak = peer_s * peer_scale, None
             peer += f" (extrapolated, x{peer_scale:g})"

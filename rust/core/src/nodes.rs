@@ -252,13 +252,10 @@ impl<'r, 'a> Nodes<'r, 'a> {
     /// rows, a node that three paths share counts three times.
     pub fn tokens(&self, tally: &Tally) -> Result<Vec<f64>> {
         let Some(paths) = &self.paths else {
+            let mut tokens = self.rollouts.token_counts()?;
             let leaves = leaf_counts(&self.parents(), tally)?;
-            let lengths = self.rollouts.token_counts()?;
-            return Ok(lengths
-                .iter()
-                .zip(&leaves)
-                .map(|(tokens, leaves)| tokens * leaves)
-                .collect());
+            tokens.iter_mut().zip(&leaves).for_each(|(tokens, leaves)| *tokens *= leaves);
+            return Ok(tokens);
         };
         let (spans, mut mask) = (&self.rollouts.turns()?.spans, Vec::new());
         let mut tokens = Vec::with_capacity(spans.len());
@@ -315,15 +312,21 @@ impl<'r, 'a> Nodes<'r, 'a> {
 
     /// What a user should know of the trees: each is a group, its scores those of leaves.
     pub fn counts(&self, tally: &Tally) -> Counts {
-        let mut tree_of: Vec<u32> = Vec::with_capacity(self.len());
         let mut trees: Vec<(usize, f64, bool)> = Vec::new(); // leaves, first score, all equal
+        // Nodes of a tree mostly lie together; only where they do not, they are numbered.
+        let (mut start, mut numbers) = (0, None);
         for (n, &parent) in self.parents.iter().enumerate() {
-            if parent < 0 {
-                trees.push((0, f64::NAN, true));
-            }
-            tree_of.push(usize::try_from(parent).map_or(trees.len() as u32 - 1, |p| tree_of[p]));
+            let tree = match usize::try_from(parent) {
+                Ok(p) if p >= start => trees.len() - 1,
+                Ok(_) => numbers.get_or_insert_with(|| self.parents().tree_numbers())[n] as usize,
+                Err(_) => {
+                    start = n;
+                    trees.push((0, f64::NAN, true));
+                    trees.len() - 1
+                }
+            };
             if tally.is_leaf(n) {
-                let (leaves, first, equal) = &mut trees[tree_of[n] as usize];
+                let (leaves, first, equal) = &mut trees[tree];
                 *first = if *leaves == 0 { tally.values[n] } else { *first };
                 *leaves += 1;
                 *equal &= *first == tally.values[n];

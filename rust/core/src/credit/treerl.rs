@@ -85,16 +85,15 @@ fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
         Centre::None => Vec::new(),
     };
     take_off_mean(&mut state_values, &weights, &roots);
-    let mut sums: Vec<f64> = zeroed(nodes.len())?;
+    let (mut sums, mut leaves) = (zeroed::<f64>(nodes.len())?, zeroed::<f64>(nodes.len())?);
     for n in 0..nodes.len() {
-        let leaves = tally.count(n);
+        leaves[n] = tally.count(n);
         if options.weighted {
-            state_values[n] /= leaves.sqrt();
+            state_values[n] /= leaves[n].sqrt();
         }
-        sums[n] = if leaves > 0.0 { state_values[n] * leaves } else { 0.0 };
+        sums[n] = if leaves[n] > 0.0 { state_values[n] * leaves[n] } else { 0.0 };
     }
     let advantages = rewards(&parents, &state_values, options.state_value)?;
-    let leaves = (0..nodes.len()).map(|n| tally.count(n)).collect();
     let counts = nodes.counts(&tally);
     state_values.iter_mut().filter(|v| v.is_nan()).for_each(|v| *v = 0.0);
     Ok(Credit::new(nodes.edges(advantages), counts)

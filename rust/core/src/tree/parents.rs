@@ -51,15 +51,6 @@ impl<'a> Parents<'a> {
         usize::try_from(self.0[node]).ok()
     }
 
-    /// Which nodes have children.
-    pub fn inner(&self) -> Vec<bool> {
-        let mut inner = vec![false; self.len()];
-        for parent in self.0.iter().filter_map(|&p| usize::try_from(p).ok()) {
-            inner[parent] = true;
-        }
-        inner
-    }
-
     /// Root of each node's tree.
     pub fn roots(&self) -> Vec<u32> {
         let mut roots: Vec<u32> = Vec::with_capacity(self.len());
@@ -67,6 +58,17 @@ impl<'a> Parents<'a> {
             roots.push(self.of(node).map_or(node as u32, |parent| roots[parent]));
         }
         roots
+    }
+
+    /// Number of each node's tree, in the order of their roots.
+    pub fn tree_numbers(&self) -> Vec<u32> {
+        let (mut numbers, mut trees): (Vec<u32>, u32) = (Vec::with_capacity(self.len()), 0);
+        for node in 0..self.len() {
+            let own = self.of(node).map_or(trees, |parent| numbers[parent]);
+            trees = trees.max(own + 1);
+            numbers.push(own);
+        }
+        numbers
     }
 
     /// Sums of `values` from the root to each node, both included.
@@ -99,7 +101,7 @@ mod tests {
         let given = [-1, 0, 1, -1, 3, 0];
         let Ok(parents) = Parents::new(&given) else { unreachable!("a forest") };
         assert_eq!(parents.roots(), [0, 0, 0, 3, 3, 0]);
-        assert_eq!(parents.inner(), [true, true, false, true, false, false]);
+        assert_eq!(parents.tree_numbers(), [0, 0, 0, 1, 1, 0]);
         assert_eq!(parents.path_sums(&[1.0; 6]), [1.0, 2.0, 3.0, 1.0, 2.0, 2.0]);
     }
 }
