@@ -57,9 +57,7 @@ def large(quick: bool) -> tuple[np.ndarray, np.ndarray]:
     return forest(1_000 if quick else 10_000)
 
 
-def bench_against_numpy(
-    compare: Callable[..., None], large: tuple[np.ndarray, np.ndarray]
-) -> None:
+def bench_against_numpy(compare: Callable[..., None], large: tuple[np.ndarray, np.ndarray]) -> None:
     small = forest(3)
     got = ap.credit("spo", rollouts_of(*small), drop_zero=False).values["advantages"][1]
     np.testing.assert_allclose(got, by_level(*small), atol=1e-12)
