@@ -313,11 +313,11 @@ impl<'r, 'a> Nodes<'r, 'a> {
     /// What a user should know of the trees: each is a group, its scores those of leaves.
     pub fn counts(&self, tally: &Tally) -> Counts {
         let mut trees: Vec<(usize, f64, bool)> = Vec::new(); // leaves, first score, all equal
-        // Nodes of a tree mostly lie together; only where they do not, they are numbered.
-        let (mut start, mut numbers) = (0, None);
+        // Nodes of a tree mostly lie together; from where they do not, they are numbered.
+        let (mut start, mut numbers): (_, Option<Vec<u32>>) = (0, None);
         for (n, &parent) in self.parents.iter().enumerate() {
             let tree = match usize::try_from(parent) {
-                Ok(p) if p >= start => trees.len() - 1,
+                Ok(p) if numbers.is_none() && p >= start => trees.len() - 1,
                 Ok(_) => numbers.get_or_insert_with(|| self.parents().tree_numbers())[n] as usize,
                 Err(_) => {
                     start = n;
