@@ -53,7 +53,6 @@ def measured() -> dict[str, Any]:
         for tokens in TOKENS:
             data = heads.batch(tokens, vocabulary)
             for provider, run in runs(data).items():
-                data.clear()
                 rows.append([provider, vocabulary, tokens, round(measure.peak_mib(run) or 0)])
                 print(*rows[-1], flush=True)
     versions = {"torch": torch.__version__, "trl": trl.__version__}

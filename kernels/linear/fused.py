@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from apportion.kernels.linear.log_probs import Head, gradient, narrowed, stats, times
+from apportion.kernels.linear.log_probs import Head, gradient, stats, times
 from apportion.kernels.linear.matmul import accumulate
 from apportion.kernels.reference.batch import Tensor
 from apportion.kernels.reference.row import accumulated_in
@@ -66,7 +66,7 @@ class _LinearLoss(torch.autograd.Function):
             log_probs, lse, entropy = stats(logits, row)
             found[0, at], found[1, at] = log_probs, entropy
             dlog_probs, dentropy = objective.slope(at, log_probs, entropy)
-            sums.add(at, gradient(logits, row, (lse, entropy), dlog_probs, dentropy))
+            sums.add(at, gradient(logits, row, (lse, entropy), dlog_probs, dentropy, hidden))
         ctx.grads = sums.finished()
         log_probs, entropy = found.unbind()
         ctx.mark_non_differentiable(entropy)
@@ -94,11 +94,10 @@ class _Sums:
 
     def add(self, at: slice, grad: Tensor) -> None:
         """The gradient of a piece's logits, `(n, V)`."""
+        kind = accumulated_in(self.hidden)
         if self.by_bias is not None:
-            self.by_bias += grad.sum(0)
-        grad = narrowed(grad, self.hidden)
+            self.by_bias += grad.sum(0, dtype=kind)
         if self.by_hidden is not None:
-            kind = accumulated_in(self.hidden)
             self.by_hidden[at] = times(grad, self.weight, kind)
         if self.by_weight is not None:
             accumulate(self.by_weight, grad.t(), self.hidden[at])

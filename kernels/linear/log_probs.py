@@ -78,19 +78,24 @@ def stats(logits: Tensor, row: Row, with_entropy: bool = True) -> tuple[Tensor, 
 
 
 def gradient(
-    logits: Tensor, row: Row, saved: tuple[Tensor, Tensor], dlog_probs: Tensor, dentropy: Any
+    logits: Tensor,
+    row: Row,
+    saved: tuple[Tensor, Tensor],
+    dlog_probs: Tensor,
+    dentropy: Any,
+    like: Tensor,
 ) -> Tensor:
-    """The gradient of logits `(n, V)`, in their memory."""
+    """The gradient of logits `(n, V)`, in the type that is multiplied with `like`.
+
+    In the memory of the logits, unless the matrix units take it in half precision.
+    """
     lse, entropy = saved[0][None], saved[1][None]
     bend = None if dentropy is None else dentropy[None]
     upstream = (dlog_probs[None], torch.zeros_like(lse), bend)
-    row_grad(logits[None], row, (lse, entropy), upstream, logits[None])
-    return logits
-
-
-def narrowed(grad: Tensor, like: Tensor) -> Tensor:
-    """A gradient in the type that the matrix units of this device multiply."""
-    return grad.to(like.dtype) if has_wide_results(like) else grad
+    half = has_wide_results(like)
+    out = torch.empty_like(logits, dtype=like.dtype) if half else logits
+    row_grad(logits[None], row, (lse, entropy), upstream, out[None])
+    return out
 
 
 def times(factor: Tensor, other: Tensor, kind: Any) -> Tensor:
@@ -139,8 +144,8 @@ class _LinearLogProbs(torch.autograd.Function):
             found[:, at] = torch.stack(stats(logits, row, with_entropy))
             if unit is not None:
                 one = torch.ones_like(found[0, at])
-                grad = gradient(logits, row, (found[1, at], found[2, at]), one, None)
-                unit[at] = times(narrowed(grad, hidden), weight, kind)
+                grad = gradient(logits, row, (found[1, at], found[2, at]), one, None, hidden)
+                unit[at] = times(grad, weight, kind)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(hidden, weight, bias, found, unit)
         ctx.head = replace(head, weight=None, bias=None)  # tensors are saved above
@@ -188,10 +193,9 @@ def _by_slabs(
             bend = None if dentropy is None else dentropy[at]
             saved = (found[1, at], found[2, at])
             row = head.row(at, columns.start)
-            grad = gradient(logits, row, saved, dlog_probs[at], bend)
+            grad = gradient(logits, row, saved, dlog_probs[at], bend, hidden)
             if bias_sum is not None:
-                bias_sum += grad.sum(0)
-            grad = narrowed(grad, hidden)
+                bias_sum += grad.sum(0, dtype=kind)
             if by_hidden is not None:
                 accumulate(by_hidden[at], grad, weight[columns])
             if weight_sum is not None:
