@@ -82,6 +82,23 @@ def test_gradient(name: str) -> None:
     assert torch.autograd.gradcheck(of, inputs["log_probs"], eps=1e-7, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["k1", "abs", "k2", "k3"])
+@pytest.mark.parametrize("level", ["token", "turn", "sequence"])
+def test_gradient_of_penalties_and_pooled_ratios(level: str, kind: str) -> None:
+    """Through the mean, with the penalty times the ratio and straight-through beside it."""
+    inputs = {**batch(2), **extras(2)}
+    options = {"ratio": level, "ratio_grad": "mean", "kl_times_ratio": True, "kl_kind": kind}
+
+    def of(log_probs: Any) -> Any:
+        return run({**inputs, "log_probs": log_probs}, **options)[0]
+
+    assert torch.autograd.gradcheck(of, inputs["log_probs"], eps=1e-7, atol=1e-6)
+    reference = inputs["ref_log_probs"]
+    penalty = ap.kl_penalty(inputs["log_probs"], reference, f"{kind}+").sum()
+    want = (inputs["log_probs"] - reference).detach().numpy()
+    np.testing.assert_allclose(slope(penalty, inputs["log_probs"]), want, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", STOPPED)
 def test_gradient_of_stopped_weights(name: str) -> None:
     """Where only `l` carries a gradient, the loss is linear in it: `grad * l` sums to it."""

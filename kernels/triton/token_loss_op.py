@@ -2,7 +2,7 @@
 
 Its forward launches K5 `token_loss` and K6 `det_sum`; a pooled ratio adds K4 `seg_reduce`,
 a gradient through its mean two launches more. Its backward is one product, and the
-upstream gradient stays on the device. Depends on the kernels alone.
+upstream gradient stays on the device. Depends on the kernels and `dispatch`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import triton
 
+from apportion.kernels.dispatch import on_device_of
 from apportion.kernels.triton import segments as seg
 from apportion.kernels.triton.sums import det_sum_kernel
 from apportion.kernels.triton.token_loss import BLOCK, QUANTITIES, token_loss_kernel
@@ -53,11 +54,25 @@ def token_loss(
     ratios of tokens. `sizes` are the width of padded rows, the number of segments, and the
     width of padded segments.
     """
-    x: dict[str, Tensor] = dict(zip(INPUTS, inputs, strict=True))
+    x: dict[str, Tensor] = dict(zip(INPUTS, inputs, strict=True)) | {"log_probs": log_probs}
+    with on_device_of(log_probs):
+        return _launch(x, surrogate, row_term, pooled, kl, numbers, flags, sizes)
+
+
+def _launch(
+    x: dict[str, Tensor],
+    surrogate: str,
+    row_term: str,
+    pooled: str,
+    kl: str,
+    numbers: Sequence[float],
+    flags: Sequence[bool],
+    sizes: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
     value = dict(zip(NUMBERS, numbers, strict=True))
     on = dict(zip(FLAGS, flags, strict=True))
     width, segment_count, segment_width = sizes
-    x["log_probs"] = log_probs
+    log_probs = x["log_probs"]
     size, rows = log_probs.numel(), x["row_weights"].numel()
     clips = {
         name.upper(): 0 if not on[name] else 1 if x[name] is None else 2

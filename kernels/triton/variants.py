@@ -63,6 +63,17 @@ def token_variants() -> Iterator[Shipped]:
             **{"LOW": width, "HIGH": width, "KL": kind, "KL_PLUS": plus, "KL_TIMES_RATIO": times},
             "BLOCK": BLOCK,
         }
+        constants |= _absent(
+            row_ids=row["ROW_IDS"],
+            row_values=row["SURROGATE"] in ("vespo", "geometric"),
+            pooled=row["POOLED"],
+            segment_ids=row["SEGMENT_IDS"],
+            low_widths=width == 2,
+            high_widths=width == 2,
+            scales=row["SCALE"] == 2,
+            multipliers=row["MULTIPLIER"],
+            reference=kind,
+        )
         flags = [k.lower() for k, v in constants.items() if v is True]
         flags += [v for k, v in constants.items() if k in ("POOLED", "KL") and v]
         name = f"token_loss {number} {row['SURROGATE']} {' '.join(flags)}"
@@ -80,6 +91,8 @@ def segment_variants() -> Iterator[Shipped]:
             **{"TERM": term, "WEIGHTS": weighed, "LOW": 2 * weighed, "HIGH": 1},
             **{"OFFSETS": offsets, "ORDER": order, "WHOLE": whole, "MEAN": term != "vespo"},
             **{"CHUNK": seg.CHUNK, "BLOCK": seg.BLOCK},
+            **_absent(weights=weighed, low_widths=weighed, high_widths=False),
+            **_absent(values=term == "values", offsets=offsets, order=order),
         }
         yield _form(seg.seg_reduce_kernel, f"seg_reduce[{term},{order}]", constants)
     for mean in (False, True):
@@ -87,7 +100,13 @@ def segment_variants() -> Iterator[Shipped]:
         yield _form(seg.seg_finish_kernel, f"seg_finish[{mean}]", constants)
     for ids, passes in itertools.product((False, True), repeat=2):
         constants = {"IDS": ids, "PASSES": passes, "BLOCK": BLOCK}
+        constants |= _absent(ids=ids, passes=passes)
         yield _form(seg.seg_spread_kernel, f"seg_spread[{ids},{passes}]", constants)
+
+
+def _absent(**given: Any) -> dict[str, None]:
+    """Inputs that are not given, and are `None` when the kernel is launched."""
+    return {name: None for name, present in given.items() if not present}
 
 
 def pairwise(factors: Mapping[str, Sequence[Any]], can_be: Any) -> list[dict[str, Any]]:
