@@ -14,4 +14,4 @@ fi
 "$venv/bin/python" -m pip install --quiet --no-deps .
 "$venv/bin/python" -m apportion.kernels.aot
 TRITON_INTERPRET=1 exec "$venv/bin/python" -m pytest -p no:cacheprovider \
-  tests/kernels/row_kernels.py "$@"
+  tests/kernels/row_kernels.py tests/kernels/light_op.py "$@"
