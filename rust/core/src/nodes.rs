@@ -199,9 +199,9 @@ impl<'r, 'a> Nodes<'r, 'a> {
         })
     }
 
-    /// Values of all nodes from other scores of leaves, by node.
-    pub fn values_of(&self, mode: ValueMode, leaves: &[f64]) -> Result<Tally> {
-        node_values(&self.parents(), mode, Known::default(), |n| Ok(leaves[n]))
+    /// Values of all nodes from other scores of leaves.
+    pub fn values_of(&self, mode: ValueMode, leaf: impl Fn(usize) -> f64) -> Result<Tally> {
+        node_values(&self.parents(), mode, Known::default(), |n| Ok(leaf(n)))
     }
 
     /// Credit of the edges into nodes, to where the nodes came from.
@@ -239,7 +239,7 @@ impl<'r, 'a> Nodes<'r, 'a> {
                 paths.ends.iter().map(|&n| present(credit[n as usize])).collect(),
             ),
             None => {
-                let mut means = self.values_of(ValueMode::Leaf, credit)?.values;
+                let mut means = self.values_of(ValueMode::Leaf, |n| credit[n])?.values;
                 for (n, mean) in means.iter_mut().enumerate() {
                     *mean = if self.parents[n] < 0 { 0.0 } else { present(*mean) };
                 }
@@ -249,12 +249,12 @@ impl<'r, 'a> Nodes<'r, 'a> {
     }
 
     /// The trained tokens of each of [`places`](Self::places) over all paths with a score: as
-    /// rows, a node that three paths share counts three times.
-    pub fn tokens(&self, tally: &Tally) -> Result<Vec<f64>> {
+    /// rows, a node that three paths share counts three times. `leaves` are those below each
+    /// node that have one.
+    pub fn tokens(&self, tally: &Tally, leaves: &[f64]) -> Result<Vec<f64>> {
         let Some(paths) = &self.paths else {
             let mut tokens = self.rollouts.token_counts()?;
-            let leaves = leaf_counts(&self.parents(), tally)?;
-            tokens.iter_mut().zip(&leaves).for_each(|(tokens, leaves)| *tokens *= leaves);
+            tokens.iter_mut().zip(leaves).for_each(|(tokens, leaves)| *tokens *= leaves);
             return Ok(tokens);
         };
         let (spans, mut mask) = (&self.rollouts.turns()?.spans, Vec::new());
@@ -271,8 +271,8 @@ impl<'r, 'a> Nodes<'r, 'a> {
     }
 
     /// Trained tokens of each node over all paths; see [`tokens`](Self::tokens).
-    pub fn path_tokens(&self, tally: &Tally) -> Result<Vec<f64>> {
-        let tokens = self.tokens(tally)?;
+    pub fn path_tokens(&self, tally: &Tally, leaves: &[f64]) -> Result<Vec<f64>> {
+        let tokens = self.tokens(tally, leaves)?;
         let Some(paths) = &self.paths else { return Ok(tokens) };
         let mut of_nodes = vec![0.0; self.len()];
         for (&node, tokens) in paths.of_turn.iter().zip(&tokens) {

@@ -10,7 +10,7 @@ use crate::options::Unit;
 use crate::rollouts::Rollouts;
 use crate::stats::Moments;
 use crate::tree::readout::siblings::child_moments;
-use crate::tree::readout::values::{Tally, ValueMode};
+use crate::tree::readout::values::{Tally, ValueMode, leaf_counts};
 use crate::whiten::Whitening;
 
 choice! {
@@ -197,7 +197,7 @@ fn segments(nodes: &Nodes<'_, '_>, options: &Options) -> Result<Credit> {
     if options.against_prefixes {
         let means = nodes.leaf_means()?;
         let scores = against(nodes, &means, |n| (means.values[n], means.count(n)));
-        tally = nodes.values_of(options.value_mode, &scores)?;
+        tally = nodes.values_of(options.value_mode, |n| scores[n])?;
         path_scores = Some(nodes.paths(&scores)?);
     }
     let mut values = tally.values.clone();
@@ -222,7 +222,8 @@ fn segments(nodes: &Nodes<'_, '_>, options: &Options) -> Result<Credit> {
     let mut advantages: Vec<f64> =
         places.iter().zip(discounts).map(|place| one(place).unwrap_or(f64::NAN)).collect();
     if options.whiten {
-        whiten(&mut advantages, &nodes.tokens(&tally)?);
+        let leaves = leaf_counts(&parents, &tally)?;
+        whiten(&mut advantages, &nodes.tokens(&tally, &leaves)?);
     }
     advantages.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
     let credit = Credit::new(nodes.at_places(advantages), counts);

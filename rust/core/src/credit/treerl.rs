@@ -76,26 +76,28 @@ fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
     let nodes = Nodes::read(rollouts)?;
     let (parents, tally) = (nodes.parents(), nodes.leaf_means()?);
     let roots = parents.roots();
-    let own = leave_one_out(&tally, &roots);
     // Means over leaves and their number are the sums, and equal means are exactly equal.
-    let mut state_values = nodes.values_of(ValueMode::Leaf, &own)?.values;
-    let weights = match options.centre {
-        Centre::Token => nodes.path_tokens(&tally)?,
-        Centre::Step => (0..nodes.len()).map(|n| tally.count(n)).collect(),
-        Centre::None => Vec::new(),
-    };
-    take_off_mean(&mut state_values, &weights, &roots);
+    let own = |n| leave_one_out(&tally, n, roots[n] as usize);
+    let mut state_values = nodes.values_of(ValueMode::Leaf, own)?.values;
     let (mut sums, mut leaves) = (zeroed::<f64>(nodes.len())?, zeroed::<f64>(nodes.len())?);
+    leaves.iter_mut().enumerate().for_each(|(n, leaves)| *leaves = tally.count(n));
+    match options.centre {
+        Centre::Token => {
+            take_off_mean(&mut state_values, &nodes.path_tokens(&tally, &leaves)?, &roots);
+        }
+        Centre::Step => take_off_mean(&mut state_values, &leaves, &roots),
+        Centre::None => {}
+    }
     for n in 0..nodes.len() {
-        leaves[n] = tally.count(n);
-        if options.weighted {
+        if leaves[n] == 0.0 {
+            state_values[n] = 0.0;
+        } else if options.weighted {
             state_values[n] /= leaves[n].sqrt();
         }
-        sums[n] = if leaves[n] > 0.0 { state_values[n] * leaves[n] } else { 0.0 };
+        sums[n] = state_values[n] * leaves[n];
     }
-    let advantages = rewards(&parents, &state_values, options.state_value)?;
+    let advantages = rewards(&parents, &state_values, &leaves, options.state_value)?;
     let counts = nodes.counts(&tally);
-    state_values.iter_mut().filter(|v| v.is_nan()).for_each(|v| *v = 0.0);
     Ok(Credit::new(nodes.edges(advantages), counts)
         .with("subtree_sums", nodes.edges(sums))
         .with("state_values", nodes.edges(state_values))
@@ -103,24 +105,19 @@ fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
         .with("pass_rates", nodes.edges(tally.values)))
 }
 
-/// Scores of leaves less the mean of their tree's others; NaN elsewhere.
-fn leave_one_out(tally: &Tally, roots: &[u32]) -> Vec<f64> {
-    let one = |(n, &root): (usize, &u32)| {
-        if !tally.is_leaf(n) {
-            return f64::NAN;
-        }
-        let (score, mean, leaves) =
-            (tally.values[n], tally.values[root as usize], tally.count(root as usize));
-        // s - (L mean - s) / (L - 1), in a form that is exactly 0 where s is the mean.
-        if leaves > 1.0 { (score - mean) * leaves / (leaves - 1.0) } else { score }
-    };
-    roots.iter().enumerate().map(one).collect()
+/// The score of a leaf less the mean of its tree's others; NaN elsewhere.
+fn leave_one_out(tally: &Tally, n: usize, root: usize) -> f64 {
+    if !tally.is_leaf(n) {
+        return f64::NAN;
+    }
+    let (score, mean, leaves) = (tally.values[n], tally.values[root], tally.count(root));
+    // s - (L mean - s) / (L - 1), in a form that is exactly 0 where s is the mean.
+    if leaves > 1.0 { (score - mean) * leaves / (leaves - 1.0) } else { score }
 }
 
 /// Takes each tree's weighted mean off the values of its nodes.
 fn take_off_mean(values: &mut [f64], weights: &[f64], roots: &[u32]) {
-    let mut means: Vec<(f64, f64)> =
-        vec![(0.0, 0.0); if weights.is_empty() { 0 } else { roots.len() }];
+    let mut means: Vec<(f64, f64)> = vec![(0.0, 0.0); roots.len()];
     for (n, &weight) in weights.iter().enumerate() {
         if weight > 0.0 && !values[n].is_nan() {
             let (mean, total) = &mut means[roots[n] as usize];
@@ -134,11 +131,16 @@ fn take_off_mean(values: &mut [f64], weights: &[f64], roots: &[u32]) {
 }
 
 /// Rewards of the steps into nodes.
-fn rewards(parents: &Parents<'_>, state_values: &[f64], with_state: bool) -> Result<Vec<f64>> {
+fn rewards(
+    parents: &Parents<'_>,
+    state_values: &[f64],
+    leaves: &[f64],
+    with_state: bool,
+) -> Result<Vec<f64>> {
     let nodes = parents.len();
     let (mut differences, mut rewards) = (zeroed::<f64>(nodes)?, zeroed::<f64>(nodes)?);
     for n in 0..nodes {
-        let Some(p) = parents.of(n).filter(|_| !state_values[n].is_nan()) else { continue };
+        let Some(p) = parents.of(n).filter(|_| leaves[n] > 0.0) else { continue };
         let difference = state_values[n] - state_values[p];
         let repeated = difference.abs() < NO_DIFFERENCE && parents.of(p).is_some();
         differences[n] = if repeated { differences[p] } else { difference };
