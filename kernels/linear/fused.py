@@ -89,7 +89,8 @@ class _Sums:
     ) -> None:
         self.hidden, self.weight = hidden, weight
         self.by_hidden = torch.zeros_like(hidden) if wanted[0] else None
-        self.by_weight = torch.zeros_like(weight, dtype=kind) if wanted[1] else None
+        empty = torch.empty_like if len(hidden) else torch.zeros_like
+        self.by_weight = empty(weight, dtype=kind) if wanted[1] else None
         self.by_bias = torch.zeros_like(bias, dtype=kind) if wanted[2] else None
 
     def add(self, at: slice, grad: Tensor) -> None:
@@ -100,7 +101,7 @@ class _Sums:
         if self.by_hidden is not None:
             self.by_hidden[at] = times(grad, self.weight, kind)
         if self.by_weight is not None:
-            accumulate(self.by_weight, grad.t(), self.hidden[at])
+            accumulate(self.by_weight, grad.t(), self.hidden[at], first=at.start == 0)
 
     def finished(self) -> tuple[Tensor | None, ...]:
         """In the types of what they are gradients of."""

@@ -100,8 +100,8 @@ def gradient(
 
 def times(factor: Tensor, other: Tensor, kind: Any) -> Tensor:
     """`factor other`, summed in `kind`."""
-    total = factor.new_zeros((len(factor), other.shape[1]), dtype=kind)
-    accumulate(total, factor, other)
+    total = factor.new_empty((len(factor), other.shape[1]), dtype=kind)
+    accumulate(total, factor, other, first=True)
     return total
 
 
@@ -181,12 +181,14 @@ def _by_slabs(
     kind, weight = found.dtype, head.weight
     out = hidden.new_empty(plan.tile * plan.slab, dtype=kind)
     by_hidden = hidden.new_zeros(hidden.shape, dtype=kind) if wanted[0] else None
-    by_weight = torch.zeros_like(weight) if wanted[1] else None
+    by_weight = torch.empty_like(weight) if wanted[1] else None
     by_bias = torch.empty_like(head.bias) if wanted[2] else None
     dlog_probs, dentropy = upstream
     for columns in slices(len(weight), plan.slab):
         size = columns.stop - columns.start
         weight_sum = None if by_weight is None else by_weight[columns].to(kind)
+        if weight_sum is not None and not len(hidden):
+            weight_sum.zero_()
         bias_sum = hidden.new_zeros(size, dtype=kind) if wanted[2] else None
         for at in slices(len(hidden), plan.tile):
             logits = head.logits(hidden[at], out, columns)
@@ -199,7 +201,7 @@ def _by_slabs(
             if by_hidden is not None:
                 accumulate(by_hidden[at], grad, weight[columns])
             if weight_sum is not None:
-                accumulate(weight_sum, grad.t(), hidden[at])
+                accumulate(weight_sum, grad.t(), hidden[at], first=at.start == 0)
         if by_weight is not None and weight.dtype != kind:
             by_weight[columns] = weight_sum
         if by_bias is not None:

@@ -32,18 +32,21 @@ def project(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) ->
         out.add_(bias)
 
 
-def accumulate(total: Tensor, factor: Tensor, other: Tensor) -> None:
-    """`total += factor other`, in the type of `total`.
+def accumulate(total: Tensor, factor: Tensor, other: Tensor, first: bool = False) -> None:
+    """`total += factor other`, in the type of `total`; `total = factor other` if it is the first.
 
     `factor` is a gradient, in the type of `total` or in that of `other`.
     """
+    beta = 0 if first else 1  # with 0, whatever is in the memory is not read
     if other.dtype == total.dtype:
-        total.addmm_(factor, other)
+        total.addmm_(factor, other, beta=beta)
     elif has_wide_results(other):
-        torch.addmm(total, factor.to(other.dtype), other, out_dtype=total.dtype, out=total)
+        factor = factor.to(other.dtype)
+        torch.addmm(total, factor, other, out_dtype=total.dtype, beta=beta, out=total)
     else:
         for at in slices(len(other), PIECE):
-            total.addmm_(factor[:, at].to(total.dtype), other[at].to(total.dtype))
+            wide = other[at].to(total.dtype)
+            total.addmm_(factor[:, at].to(total.dtype), wide, beta=beta if at.start == 0 else 1)
 
 
 def has_wide_results(tensor: Tensor) -> bool:
