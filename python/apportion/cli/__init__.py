@@ -196,6 +196,7 @@ def _add_search(commands: Commands[argparse.ArgumentParser], common: _Parent) ->
     add("--dtype", default="auto", help="with transformers, as in float32")
     add("--rule", default="puct", help="how steps are chosen")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the search")
+    add("--child-scores", action="store_true", help="evaluate steps as they are proposed")
     for name, default, text in (
         ("simulations", 16, "leaves to evaluate in each tree"),
         ("children", 4, "steps to propose at a leaf"),

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         rollouts=args.rollouts,
         max_steps=args.max_steps,
         seed=args.seed,
+        child_scores=args.child_scores,
     )
     failed, lost = 0, None
     with Progress(args.progress) as progress:
@@ -151,7 +152,14 @@ MODELS = {"transformers": _transformers, "openai": _openai}
 def _meta(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     """Everything that the steps depend on."""
     kept = ("evaluator", "model", "url", "rule", "simulations", "children", "rollouts", "max_steps")
-    sampled = ("temperature", "max_step_tokens", "max_rollout_tokens", "batch_size", "seed")
+    sampled = (
+        "child_scores",
+        "temperature",
+        "max_step_tokens",
+        "max_rollout_tokens",
+        "batch_size",
+        "seed",
+    )
     return {
         "apportion": _core.__version__,
         "source": str(args.file or EXAMPLE.name),

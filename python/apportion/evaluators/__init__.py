@@ -8,6 +8,7 @@ Depends on `tree` and `errors`; torch and httpx stay with the models.
 """
 
 from apportion.evaluators.requests import Answer, Model, Request, Step, priors, seeds
-from apportion.evaluators.steps import State, StepEvaluator
+from apportion.evaluators.states import State
+from apportion.evaluators.steps import StepEvaluator
 
 __all__ = ["Answer", "Model", "Request", "State", "Step", "StepEvaluator", "priors", "seeds"]

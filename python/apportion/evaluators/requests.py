@@ -94,8 +94,8 @@ class Model(Protocol):
 def seeds(base: int, name: str, path: Sequence[int], kind: str, count: int) -> tuple[int, ...]:
     """Seeds below 2^31 that depend on the arguments alone.
 
-    A state is named by its problem and the children taken to it, so that its samples
-    do not depend on when it was reached, or on which machine.
+    A state is named by its problem and its tokens, so that its samples do not depend on
+    when it was reached, or on which machine.
     """
     key = f"{base}/{name}/{'.'.join(map(str, path))}/{kind}".encode()
     words = np.frombuffer(hashlib.shake_128(key).digest(4 * count), dtype="<u4")

@@ -1,6 +1,6 @@
 """The leaves of a search as states of an answer that a model writes step by step.
 
-Depends on `loop`, `requests`, `tree` and `errors`.
+Depends on `loop`, `requests`, `states`, `table`, `tree` and `errors`.
 """
 
 from __future__ import annotations
@@ -17,37 +17,9 @@ import numpy as np
 from apportion.errors import EvaluatorError, InputError, OptionError
 from apportion.evaluators.loop import run_batches
 from apportion.evaluators.requests import PRIORS, Answer, Model, Request, Step, priors, seeds
+from apportion.evaluators.states import END, Found, State, distinct, span
+from apportion.evaluators.table import states_of, step_rows
 from apportion.tree import KINDS, Leaves, Search
-
-
-@dataclass
-class State:
-    """What a node stands for, and what was seen from it."""
-
-    steps: tuple[Step, ...]
-    path: tuple[int, ...]
-    children: tuple[Step, ...] = ()
-    rollouts: tuple[Step, ...] = ()
-    scores: tuple[float, ...] = ()
-    terminal: bool = False
-    value: float = math.nan
-
-    @property
-    def text(self) -> str:
-        """The answer so far."""
-        return "".join(step.text for step in self.steps)
-
-
-@dataclass(eq=False)
-class Found:
-    """A leaf's state, what is asked about it, and what that brings."""
-
-    tree: int
-    state: State
-    requests: list[Request]
-    children: tuple[Step, ...] = ()
-    rollouts: tuple[Step, ...] = ()
-    scores: tuple[float, ...] = ()
 
 
 @dataclass(eq=False)
@@ -60,6 +32,9 @@ class StepEvaluator:
     (Monte Carlo, Wang et al. 2024, Math-Shepherd, eq. 3), or with `rollouts=0` what the
     model says to a request of kind `"value"`. Requests of a search for values, rollouts,
     probes, verdicts and partial children are answered likewise, as far as they go.
+
+    The search is told the tokens of steps and rollouts. For a model that does not know
+    them they are the text's bytes, and 256 where the answer ends.
 
     Args:
         model: see `Model`.
@@ -74,6 +49,8 @@ class StepEvaluator:
             tokens (AlphaMath), to that of the `"sum"`, or `"equal"`. Without log-probs
             priors are equal.
         seed: key of all samples.
+        child_scores: evaluate children as soon as they are proposed, as rules want it that
+            compare children by their values (beams, branching, AlphaMath).
     """
 
     model: Model
@@ -85,6 +62,7 @@ class StepEvaluator:
     max_steps: int = 16
     prior: str = "mean"
     seed: int = 0
+    child_scores: bool = False
     states: dict[tuple[int, int], State] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -112,38 +90,53 @@ class StepEvaluator:
 
     async def states_of(self, leaves: Leaves) -> list[Found | EvaluatorError]:
         """What the model says to each leaf; nothing is remembered yet."""
-        asked = self._ask(leaves)
-        requests = [request for one in asked for request in one.requests]
+        found = self._ask(leaves)
+        await self._answer(found)
+        if self.child_scores:
+            below = [
+                [Found(one.tree, state, self._value_of(one.tree, state)) for state in one.children]
+                for one in found
+            ]
+            await self._answer([child for children in below for child in children])
+            for one, children in zip(found, below, strict=True):
+                one.error = next((c.error for c in children if c.error), one.error)
+        return [one.error or one for one in found]
+
+    async def _answer(self, found: Sequence[Found]) -> None:
+        """Ask the model all at once; fill in what it says, or the error."""
+        requests = [request for one in found for request in one.requests]
         answers = self.model.answer(requests) if requests else []
         if inspect.isawaitable(answers):
             answers = await answers
         if len(answers) != len(requests):
             raise EvaluatorError(f"model: got {len(answers)} answers to {len(requests)} requests")
         left = iter(answers)
-        found: list[Found | EvaluatorError] = []
-        for one in asked:
+        for one in found:
             told = [(request, next(left)) for request in one.requests]
             try:
                 self._fill(one, told)
-                found.append(one)
             except EvaluatorError as error:
-                found.append(error)
-        return found
+                one.error = error
 
     def keep(self, leaves: Leaves, found: list[Found]) -> dict[str, Any]:
         """Remember states under their nodes; what `Search.expand` is told of them."""
         places = zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True)
         self.states.update(zip(places, (one.state for one in found), strict=True))
-        children, rollouts = [one.children for one in found], [one.rollouts for one in found]
+        children = [[state.steps[-1] for state in one.children] for one in found]
+        rollouts = [one.rollouts for one in found]
         told: dict[str, Any] = {
             "values": [one.state.value for one in found],
             "priors": [priors(steps, self.prior) for steps in children],
             "terminal": [one.state.terminal for one in found],
+            "tokens": [[span(step) for step in steps] for steps in children],
             "rollouts": [one.scores for one in found],
+            "rollout_tokens": [[span(step) for step in steps] for steps in rollouts],
         }
-        for name, rows in (("tokens", children), ("rollout_tokens", rollouts)):
-            if any(step.tokens for steps in rows for step in steps):
-                told[name] = [[step.tokens for step in steps] for steps in rows]
+        if all(len(step.log_probs) == len(span(step)) for steps in rollouts for step in steps):
+            told["rollout_log_probs"] = [[step.log_probs for step in steps] for steps in rollouts]
+        if self.child_scores:
+            told["child_values"] = [[state.value for state in one.children] for one in found]
+            told["child_terminal"] = [[state.terminal for state in one.children] for one in found]
         return told
 
     def run(self, search: Search, **how: Any) -> int:
@@ -180,57 +173,67 @@ class StepEvaluator:
 
     def _ask(self, leaves: Leaves) -> list[Found]:
         """Each leaf's state and what is to be asked about it."""
-        columns = (leaves.tree, leaves.node, leaves.parent, leaves.action)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        asks = zip(leaves.kind.tolist(), leaves.want.tolist(), leaves.length.tolist(), strict=True)
+        flat, offsets = leaves.tokens()
+        names = ("tree", "node", "parent", "action", "depth", "kind", "want", "length")
+        columns = [getattr(leaves, name).tolist() for name in names]
         found = []
-        for i, ((tree, node, parent, action), (kind, want, length)) in enumerate(
-            zip(rows, asks, strict=True)
+        for i, (tree, node, parent, action, depth, kind, want, length) in enumerate(
+            zip(*columns, strict=True)
         ):
             known = self.states.get((tree, node))
-            state = replace(known) if known else self._new(tree, parent, action, leaves[i])
-            requests = self._requests(tree, state, KINDS[kind], want, length or None)
+            tokens = tuple(flat[offsets[i] : offsets[i + 1]].tolist())
+            state = replace(known) if known else self._new(tree, parent, action, tokens)
+            requests = self._requests(tree, state, KINDS[kind], want, length or None, depth)
             found.append(Found(tree, state, requests))
         return found
 
-    def _new(self, tree: int, parent: int, action: int, leaf: Leaves) -> State:
-        """The state of a node that was not seen yet."""
-        if parent < 0:
-            return State((), ())
+    def _new(self, tree: int, parent: int, action: int, tokens: tuple[int, ...]) -> State:
+        """The state of a node that was not seen yet, a child or cut out of a rollout."""
         above = self.states.get((tree, parent))
         if above is not None and action < len(above.children):
-            return State((*above.steps, above.children[action]), (*above.path, action))
-        # The search has made this node itself, or was begun elsewhere.
-        tokens = tuple(leaf.tokens()[0].tolist())
-        if not tokens or not hasattr(self.model, "step"):
-            raise EvaluatorError(f"tree {tree}: a node without a text, and no tokens to read it of")
-        return State((self.model.step(tokens),), tokens)
+            state = above.children[action]
+            if state.tokens == tokens:
+                return replace(state)
+        return State((self.step_of(tokens),)) if parent >= 0 else State()
+
+    def step_of(self, tokens: tuple[int, ...]) -> Step:
+        """Tokens that a search was told, as a step."""
+        if hasattr(self.model, "step"):
+            step: Step = self.model.step(tokens)
+            return step
+        text = bytes(token for token in tokens if token < END).decode("utf-8", "replace")
+        return Step(text, done=END in tokens)
 
     def _requests(
-        self, tree: int, state: State, kind: str, want: int, length: int | None
+        self, tree: int, state: State, kind: str, want: int, length: int | None, depth: int
     ) -> list[Request]:
-        if state.terminal or kind == "verify" or (state.steps and state.steps[-1].done):
+        if state.terminal or kind == "verify" or state.done:
             return []
+        requests = []
+        if kind in ("expand", "partial") and depth < self.max_steps:
+            count = want or self.children
+            requests.append(self._request(tree, state, "expand", count, length))
+        if kind in ("rollout", "probe"):
+            count = want or self.rollouts or 1
+            return [self._request(tree, state, "rollout", count, length)]
+        return [*requests, *self._value_of(tree, state)]
+
+    def _value_of(self, tree: int, state: State) -> list[Request]:
+        """What is to be asked for a state's value."""
+        if state.done or not math.isnan(state.value):
+            return []
+        kind = "rollout" if self.rollouts else "value"
+        return [self._request(tree, state, kind, self.rollouts, None)]
+
+    def _request(
+        self, tree: int, state: State, kind: str, count: int, length: int | None
+    ) -> Request:
         prompt = self.prompts[tree]
         name = prompt if self.names is None else self.names[tree]
-        asks: list[tuple[str, int]] = []
-        if kind in ("expand", "partial") and len(state.steps) < self.max_steps:
-            asks.append(("expand", want or self.children))
-        if kind in ("rollout", "probe"):
-            asks.append(("rollout", want or self.rollouts or 1))
-        elif not state.scores and self.rollouts:
-            asks.append(("rollout", self.rollouts))
-        elif math.isnan(state.value):
-            asks.append(("value", 0))
-        requests = []
-        for ask, count in asks:
-            # What was sampled here before is not sampled again.
-            before = len(state.children if ask == "expand" else state.rollouts)
-            path = (*state.path, -before) if before else state.path
-            limit = length if ask == "expand" or kind in ("rollout", "probe") else None
-            keys = seeds(self.seed, name, path, ask, count)
-            requests.append(Request(ask, prompt, state.steps, count, keys, max_tokens=limit))
-        return requests
+        # What was sampled here before is not sampled again.
+        before = len(state.children if kind == "expand" else state.rollouts)
+        keys = seeds(self.seed, name, (*state.tokens, -before), kind, count)
+        return Request(kind, prompt, state.steps, count, keys, max_tokens=length)
 
     def _fill(self, found: Found, told: Sequence[tuple[Request, Answer]]) -> None:
         """Write answers into a state, and its value."""
@@ -239,7 +242,9 @@ class StepEvaluator:
             if answer.error is not None:
                 raise answer.error
             if request.kind == "expand":
-                found.children = _distinct(answer.steps, state.children)
+                known = [child.steps[-1] for child in state.children]
+                new = distinct(answer.steps, known)
+                found.children = tuple(State((*state.steps, step)) for step in new)
                 state.children = (*state.children, *found.children)
             elif request.kind == "rollout":
                 if not answer.steps:
@@ -254,9 +259,8 @@ class StepEvaluator:
                 if answer.value is None or not math.isfinite(answer.value):
                     raise EvaluatorError(f"model: got value {answer.value}, expected a number")
                 state.value = float(answer.value)
-        done = bool(state.steps) and state.steps[-1].done
-        if done or math.isnan(state.value):  # an end, or to be verified as if it were one
-            state.terminal, state.value = done, self._score(tree, state.text)
+        if state.done or math.isnan(state.value):  # an end, or verified as if it were one
+            state.terminal, state.value = state.done, self._score(tree, state.text)
 
     def _score(self, tree: int, text: str) -> float:
         score = float(self.verify(tree, text))
@@ -279,42 +283,14 @@ class StepEvaluator:
         mean, which is the Monte Carlo value, `hard` whether any is above 0 (the two
         estimates of Math-Shepherd, eq. 3 and 4). `q` is the search's mean over the subtree.
         """
-        table = search.nodes()
-        first, last = table.offsets[tree : tree + 2].tolist()
-        rows = []
-        for node in range(last - first):
-            state = self.states.get((tree, node))
-            if state is None:
-                continue
-            row = first + node
-            step = state.steps[-1] if state.steps else Step("")
-            scores = (state.value,) if state.terminal else state.scores
-            rows.append(
-                {
-                    "node": node,
-                    "parent": int(table.parent[row]),
-                    "depth": len(state.steps),
-                    "text": step.text,
-                    "tokens": list(step.tokens),
-                    "log_prob": math.fsum(step.log_probs) if step.log_probs else None,
-                    "prior": float(table.prior[row]),
-                    "visits": int(table.visits[row]),
-                    "q": float(table.value[row]),
-                    "value": state.value,
-                    "terminal": state.terminal,
-                    "scores": list(scores),
-                    "soft": float(np.mean(scores)) if scores else None,
-                    "hard": any(score > 0 for score in scores) if scores else None,
-                }
-            )
-        return rows
+        return step_rows(self.states, search, tree)
 
+    def restore(self, search: Search) -> None:
+        """Take over what a search was told before, so that it goes on as it would have.
 
-def _distinct(steps: Sequence[Step], known: Sequence[Step]) -> tuple[Step, ...]:
-    """Each text once and only if new; an end and a step that goes on are not the same."""
-    seen = {(step.text, step.done) for step in known}
-    found: dict[tuple[str, bool], Step] = {}
-    for step in steps:
-        if (step.text, step.done) not in seen:
-            found.setdefault((step.text, step.done), step)
-    return tuple(found.values())
+        For a search of `Search.resume` and an evaluator with the same options. Of a rollout
+        that the search has branched, what follows the branch counts as one from there.
+        Of children that `child_scores` has evaluated the value is known, not the scores.
+        """
+        for tree in range(len(self.prompts)):
+            self.states.update(states_of(search, tree, self.step_of))
