@@ -22,6 +22,7 @@ LOG = "events.log"
 READS = {
     "paths", "path_tokens", "is_waiting", "in_flight", "simulations", "requests", "bytes",
     "nodes", "rollouts", "tokens", "child_values", "policy", "finals", "pool_log",
+    "unanswered", "save",
 }  # fmt: skip
 
 
@@ -59,8 +60,9 @@ def numbers(search: ap.Search) -> dict[str, bytes]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills children that it forks")
 @pytest.mark.parametrize("name", ["puct", "gumbel", "arrival", "merged"])
 def test_a_killed_search_ends_as_one_that_never_was(
-    soak: ModuleType, tmp_path: Path, name: str
+    soak: ModuleType, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(search_log, "SNAPSHOT_BYTES", 2_000)
     job = soak.JOBS[name]
     search, seen = soak.killed_and_resumed(job, tmp_path, kills=10, seed=len(name))
     assert seen["kills"] == 10
@@ -71,7 +73,7 @@ def test_a_killed_search_ends_as_one_that_never_was(
 
 def test_every_call_is_either_logged_or_changes_nothing() -> None:
     methods = {name for name in dir(_core.Forest) if not name.startswith("_")}
-    assert methods == READS | set(search_log.CALLS), (
+    assert methods == READS | {"load"} | set(search_log.CALLS), (
         "sort a new method of the forest into READS here or CALLS in search_log.py"
     )
 
@@ -247,6 +249,90 @@ def test_a_full_disk_ends_the_log_not_the_record_before(tmp_path: Path) -> None:
     assert numbers(again) == expected and again.in_flight == len(leaves)
     assert finished(again) == finished(small())
     again.close()
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two snapshots of a finished search, which is logged in `tmp_path`; the newest first."""
+    monkeypatch.setattr(search_log, "SNAPSHOT_BYTES", 100)
+    search = ap.Search(2, 60, num_simulations=15, seed=1)
+    search.log_to(tmp_path)
+    finished(search)
+    search.close()
+    found = sorted(tmp_path.glob("snapshot-*.bin"), reverse=True)
+    assert len(found) == search_log.KEPT and len(list(tmp_path.iterdir())) == 3
+    return found
+
+
+def test_a_snapshot_saves_the_replay(
+    tmp_path: Path, snapshots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ap.Search.read(tmp_path)
+    replayed: list[int] = []
+    replay = search_log._replay
+
+    def counted(path: Path, log: Any, search: Any, begun: int) -> int:
+        replayed.append(replay(path, log, search, begun) - begun)
+        return replayed[-1] + begun
+
+    monkeypatch.setattr(search_log, "_replay", counted)
+    again = ap.Search.resume(tmp_path)
+    assert numbers(again) == numbers(whole)
+    for name, column in whole.timeline.items():
+        assert again.timeline[name] == pytest.approx(column, abs=0.2)
+    again.close()
+    for snapshot in snapshots:
+        snapshot.unlink()
+    assert numbers(ap.Search.read(tmp_path)) == numbers(whole)
+    assert 0 <= replayed[0] < replayed[1]
+
+
+def test_damaged_snapshots_are_left_aside(tmp_path: Path, snapshots: list[Path]) -> None:
+    expected = numbers(ap.Search.read(tmp_path))
+    whole = snapshots[0].read_bytes()
+    for place in range(0, len(whole), 97):
+        changed = bytearray(whole)
+        changed[place] ^= 0x20
+        snapshots[0].write_bytes(changed)
+        with pytest.warns(RuntimeWarning, match=r"snapshot-\d+\.bin: damaged at byte \d+"):
+            assert numbers(ap.Search.read(tmp_path)) == expected
+    for snapshot in snapshots:
+        snapshot.write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(RuntimeWarning, match="replayed without this snapshot"):
+        assert numbers(ap.Search.read(tmp_path)) == expected
+
+
+def test_snapshots_of_another_log_are_left_aside(tmp_path: Path, snapshots: list[Path]) -> None:
+    other = tmp_path / "other"
+    search = ap.Search(2, 60, num_simulations=15, seed=2)
+    search.log_to(other)
+    expected = finished(search)
+    search.close()
+    for snapshot in other.glob("snapshot-*.bin"):
+        snapshot.unlink()
+    snapshots[0].rename(other / snapshots[0].name)
+    with pytest.warns(RuntimeWarning, match="is of another log"):
+        assert numbers(ap.Search.read(other)) == expected
+    # Nor does a snapshot cover for what is damaged in the log before it.
+    raw = bytearray((tmp_path / LOG).read_bytes())
+    raw[len(raw) // 3] ^= 1
+    (tmp_path / LOG).write_bytes(raw)
+    with pytest.raises(ap.FileFormatError, match=r"events\.log: damaged at byte"):
+        ap.Search.resume(tmp_path)
+
+
+def test_a_snapshot_that_cannot_be_written_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str, record: Any) -> None:
+        raise OSError(28, "No space left on device", path)
+
+    monkeypatch.setattr(search_log, "SNAPSHOT_BYTES", 100)
+    monkeypatch.setattr(_core, "write_snapshot", full)
+    search = small(tmp_path)
+    with pytest.warns(RuntimeWarning, match="no snapshot was written: .*No space left"):
+        assert finished(search) == finished(small())
+    search.close()
 
 
 def test_values_of_every_kind_come_back(tmp_path: Path) -> None:

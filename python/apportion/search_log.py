@@ -4,18 +4,20 @@ A folder holds `events.log`: first what the search was made with, then the calls
 their arguments, in the format of the core's `tree/persist`. The search is a function of
 these calls, so replaying them gives it back bit for bit. A call is written after it
 has happened; one that was under way when the process was killed never happened.
+
+Now and then a snapshot of the search is written beside the log, so that only the calls
+after it are replayed. It is a short cut alone: one that is damaged is left aside.
 Depends on `timeline`, `errors` and the core.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from apportion import _core
 from apportion.arrays import Array
@@ -32,16 +34,20 @@ CALLS = ("select", "expand", "fail", "cancel")
 FORMAT = "apportion-search"
 VERSION = 1
 EVENTS = "events.log"
+SNAPSHOT_BYTES = 16 << 20
+"""Bytes by which a log grows before the next snapshot, unless the last one was larger."""
+KEPT = 2  # snapshots, the newest
 
 
 class SearchLog:
     """Makes calls to a forest and writes them down."""
 
-    def __init__(self, folder: Path, log: _core.EventLog, lock: int | None) -> None:
-        """Takes over an open log; see `create` and `replay`."""
-        self._folder, self._log, self._lock = folder, log, lock
-        self._again: list[dict[str, Array]] = []
+    def __init__(self, folder: Path, log: _core.EventLog, lock: int | None, events: int) -> None:
+        """Takes over a log that is open for writing and holds so many calls."""
+        self._folder, self._log, self._lock, self._events = folder, log, lock, events
+        self._again: dict[str, Array] | None = None
         self._broken: str | None = None
+        self._snapshot_at = log.size() + SNAPSHOT_BYTES
 
     @classmethod
     def create(cls, folder: Path, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> SearchLog:
@@ -53,20 +59,19 @@ class SearchLog:
         except FileExistsError as error:
             message = f"{path}: is there already; Search.resume goes on with it"
             raise InputError(message) from error
-        found = cls(folder, log, _locked(path))
         log.append([FORMAT, VERSION, list(arguments[0]), arguments[1]])
         log.sync()
-        return found
+        return cls(folder, log, _locked(path), 0)
 
-    def call(self, forest: Any, name: str, args: tuple[Any, ...], seconds: float) -> Any:
-        """Makes a call that changes the forest, then writes it down."""
+    def call(self, search: Any, name: str, args: tuple[Any, ...]) -> Any:
+        """Makes a call that changes the search, then writes it down."""
         if self._broken is not None:
             raise InputError(f"{self._folder}: the log ends before this: {self._broken}")
-        if name == "select" and self._again:
+        if name == "select" and self._again is not None:
             return self._ask_again(args[0])
         try:
-            result = getattr(forest, name)(*args)
-            self._log.append([name, list(args), seconds, _digest(result)])
+            result = getattr(search._forest, name)(*args)
+            self._log.append([name, list(args), search._timeline.seconds, _digest(result)])
         except InternalError as error:
             self._broken = str(error)
             raise
@@ -75,15 +80,34 @@ class SearchLog:
         except BaseException as error:
             self._broken = f"{type(error).__name__} {error}".strip()
             raise
+        self._events += 1
+        search._timeline.note(name, args)
+        if self._log.size() >= self._snapshot_at:
+            self._snapshot(search)
         return result
 
     def _ask_again(self, size: int) -> dict[str, Array]:
         """Requests that were handed out before the search was resumed, oldest first."""
-        rows = self._again[0]
+        rows = self._again or {}
         out = {name: column[:size] for name, column in rows.items()}
         rest = {name: column[size:] for name, column in rows.items()}
-        self._again = [rest] if len(rest["ticket"]) else []
+        self._again = rest if len(rest["ticket"]) else None
         return out
+
+    def _snapshot(self, search: Any) -> None:
+        """Writes what the search holds. That it cannot be written does not end the search."""
+        state = search._forest.save()
+        self._snapshot_at = self._log.size() + max(SNAPSHOT_BYTES, len(state))
+        timeline = search._timeline.state()
+        record = [FORMAT, VERSION, self._events, self._log.chain().to_bytes(8, "little")]
+        try:
+            self._log.sync()  # a snapshot must not tell of calls that the log has not
+            path = self._folder / f"snapshot-{self._events:015d}.bin"
+            _core.write_snapshot(str(path), [*record, timeline, state])
+            for old in _snapshots(self._folder)[KEPT:]:
+                old.unlink()
+        except (OSError, FileFormatError) as error:
+            warnings.warn(f"no snapshot was written: {error}", RuntimeWarning, stacklevel=4)
 
     def sync(self) -> None:
         """Waits until everything is on the disk."""
@@ -98,54 +122,91 @@ class SearchLog:
             self._lock = None
 
 
-Made = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
+Make = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
 
 
-def read(folder: Path, make: Made, note: Callable[[Any, str, tuple[Any, ...], float], None]) -> Any:
-    """A search as its log leaves it, without going on with it."""
-    log = _core.EventLog(str(folder / EVENTS), False)
-    return _replay(folder / EVENTS, log, make, note)[0]
-
-
-def resume(
-    folder: Path, make: Made, note: Callable[[Any, str, tuple[Any, ...], float], None]
-) -> tuple[Any, SearchLog]:
-    """A search as its log leaves it, and the log to go on with.
+def read(folder: Path, make: Make) -> Any:
+    """A search as its log leaves it, without going on with it.
 
     Args:
         folder: where the log is.
-        make: a search with these arguments, whose `_forest` is replayed into.
-        note: told of each call and of the seconds at which it was made.
+        make: gives a search made with these arguments.
     """
+    return _replayed(folder, make)[0]
+
+
+def resume(folder: Path, make: Make) -> tuple[Any, SearchLog]:
+    """A search as its log leaves it, and the log to go on with."""
     path = folder / EVENTS
     lock = _locked(path)
+    for unfinished in folder.glob("snapshot-*.tmp"):
+        unfinished.unlink()
     try:
-        log = _core.EventLog(str(path), False)
-        search, asked = _replay(path, log, make, note)
+        search, log, events = _replayed(folder, make)
         log.resume()
+        found = SearchLog(folder, log, lock, events)
     except BaseException:
         if lock is not None:
             os.close(lock)
         raise
-    found = SearchLog(folder, log, lock)
-    if len(asked["ticket"]):
-        found._again = [asked]
+    if search._forest.in_flight():
+        found._again = search._forest.unanswered()
     return search, found
 
 
-def _replay(
-    path: Path,
-    log: _core.EventLog,
-    make: Made,
-    note: Callable[[Any, str, tuple[Any, ...], float], None],
-) -> tuple[Any, dict[str, Array]]:
-    """The search, and its requests that wait for an answer."""
-    search = _made(path, log.read(), make)
-    forest = search._forest
-    asked: list[dict[str, Array]] = []
-    for number, (name, args, seconds, digest) in enumerate(_events(path, log), 1):
+def _replayed(folder: Path, make: Make) -> tuple[Any, _core.EventLog, int]:
+    """The search, its log read to the end, and how many calls that holds."""
+    path = folder / EVENTS
+    for snapshot in [*_snapshots(folder), None]:
+        log = _core.EventLog(str(path), False)
+        search = _made(path, log.read(), make)
+        begun = 0 if snapshot is None else _restored(search, log, snapshot)
+        if begun is not None:
+            return search, log, _replay(path, log, search, begun)
+    raise AssertionError("without a snapshot the whole log is replayed")
+
+
+def _restored(search: Any, log: _core.EventLog, snapshot: Path) -> int | None:
+    """Puts a search where a snapshot was taken; the calls before it, or `None` in vain."""
+    try:
+        events, chain, timeline, state = _content(snapshot)
+    except FileFormatError as error:
+        _left_aside(error)
+        return None
+    # What is damaged here is the log, and an error: not among what is left aside.
+    there = all(log.skip() for _ in range(events)) and log.chain() == chain
+    try:
+        if not there:
+            raise FileFormatError(f"{snapshot}: is of another log")
+        search._forest.load(state)
+        search._timeline.restore(timeline)
+    except (FileFormatError, TypeError, ValueError) as error:
+        _left_aside(error)
+        return None
+    return events
+
+
+def _content(snapshot: Path) -> tuple[int, int, Any, bytes]:
+    """Number of calls, checksum of the log, timeline and state."""
+    record = _core.read_snapshot(str(snapshot))
+    kinds = (str, int, int, bytes, tuple, bytes)
+    whole = isinstance(record, tuple) and tuple(map(type, record)) == kinds
+    if not whole or record[:2] != (FORMAT, VERSION):
+        raise FileFormatError(f"{snapshot}: is no snapshot of this version")
+    return record[2], int.from_bytes(record[3], "little"), record[4], record[5]
+
+
+def _left_aside(error: Exception) -> None:
+    message = f"{error}; the search is replayed without this snapshot"
+    warnings.warn(message, RuntimeWarning, stacklevel=6)
+
+
+def _replay(path: Path, log: _core.EventLog, search: Any, begun: int) -> int:
+    """Makes the calls of a log, from number `begun` on; how many it holds."""
+    number = begun
+    for number, (name, args, seconds, digest) in enumerate(_events(path, log), begun + 1):
         try:
-            result = getattr(forest, name)(*args)
+            result = getattr(search._forest, name)(*args)
         except (InputError, TypeError) as error:
             message = f"{path}: event {number}: {name} does not fit to what came before: {error}"
             raise FileFormatError(message) from error
@@ -154,13 +215,16 @@ def _replay(
                 f"{path}: event {number}: {name} gave something else than when it was written; "
                 "was it written by another version of apportion?"
             )
-        note(search, name, args, seconds)
-        if name == "select" and len(result["ticket"]):
-            asked.append(result)
-    return search, _waiting(forest, asked)
+        search._timeline.note(name, args, seconds)
+    return number
 
 
-def _made(path: Path, head: Any, make: Made) -> Any:
+def _snapshots(folder: Path) -> list[Path]:
+    """Snapshots in a folder, the newest first."""
+    return sorted(folder.glob("snapshot-*.bin"), reverse=True)
+
+
+def _made(path: Path, head: Any, make: Make) -> Any:
     if head is None or not isinstance(head, tuple) or head[:1] != (FORMAT,) or len(head) != 4:
         raise FileFormatError(f"{path}: holds no search")
     if head[1] != VERSION:
@@ -186,18 +250,6 @@ def _digest(result: Any) -> int:
     for name in ("ticket", "tree", "node"):
         found = zlib.crc32(result[name].tobytes(), found)
     return found
-
-
-def _waiting(forest: Any, asked: list[dict[str, Array]]) -> dict[str, Array]:
-    """Of all requests that were handed out, those that wait for an answer."""
-    kept = []
-    for rows in asked:
-        waits = forest.is_waiting(rows["ticket"])
-        if waits.any():
-            kept.append({name: column[waits] for name, column in rows.items()})
-    if not kept:
-        return {"ticket": np.zeros(0, dtype=np.int64)}
-    return {name: np.concatenate([rows[name] for rows in kept]) for name in kept[0]}
 
 
 def _locked(path: Path) -> int | None:

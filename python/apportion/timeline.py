@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 POINTS = 512
@@ -43,6 +44,18 @@ class Timeline:
             if len(self._points) == POINTS:
                 self._points = self._points[1::2]
                 self._stride *= 2
+
+    def state(self) -> list[Any]:
+        """What a snapshot keeps."""
+        sums, points = list(self._sums.values()), list(map(list, self._points))
+        return [self.seconds, sums, points, self._stride, self._calls]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Goes on from what `state` gave."""
+        seconds, sums, points, self._stride, self._calls = state
+        self._begun = time.monotonic() - seconds
+        self._sums = dict(zip(self._sums, sums, strict=True))
+        self._points = [tuple(point) for point in points]
 
     def columns(self) -> dict[str, list[float]]:
         """`seconds` and the sums at each point; the last point is now."""

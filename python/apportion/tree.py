@@ -385,10 +385,9 @@ class Search:
 
     def _call(self, name: str, *args: Any) -> Any:
         """The one way to change the forest: what goes through here is logged and counted."""
-        if self._log is None:
-            found = getattr(self._forest, name)(*args)
-        else:
-            found = self._log.call(self._forest, name, args, self._timeline.seconds)
+        if self._log is not None:
+            return self._log.call(self, name, args)
+        found = getattr(self._forest, name)(*args)
         self._timeline.note(name, args)
         return found
 
@@ -420,21 +419,18 @@ class Search:
             InputError: another process is writing the log.
             OSError: there is no log, or it cannot be read.
         """
-        search, log = search_log.resume(Path(fspath(folder)), cls._remade, cls._replayed)
+        search, log = search_log.resume(Path(fspath(folder)), cls._remade)
         search._log = log
         return cast("Search", search)
 
     @classmethod
     def read(cls, folder: str | PathLike[str]) -> Search:
         """As `resume`, to look at: nothing is written, and the search may be under way."""
-        return cast("Search", search_log.read(Path(fspath(folder)), cls._remade, cls._replayed))
+        return cast("Search", search_log.read(Path(fspath(folder)), cls._remade))
 
     @classmethod
     def _remade(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Search:
         return cls(*args, **kwargs)
-
-    def _replayed(self, name: str, args: tuple[Any, ...], seconds: float) -> None:
-        self._timeline.note(name, args, seconds)
 
     def close(self) -> None:
         """End the log, so that another process can resume it; without a log, nothing."""

@@ -4,8 +4,9 @@
 
 A child process searches and logs; after a random while it gets SIGKILL, and the next
 child resumes. Now and then the log's last bytes are cut off as well, as a loss of power
-would. At the end every node's numbers must equal those of an unbroken run. Values are a
-function of a leaf's place in its tree, as those of a model with a seed would be.
+would, and snapshots that know more than the log then has must be left aside. At the end
+every node's numbers must equal those of an unbroken run. Values are a function of a
+leaf's place in its tree, as those of a model with a seed would be.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 
 import apportion as ap
+from apportion import search_log
 
 LOG = "events.log"
 DONE = 0
@@ -103,20 +106,28 @@ def killed_and_resumed(
         os.kill(child, signal.SIGKILL)
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == DONE:
             # It was too quick: from the beginning again, with less time.
-            (folder / LOG).unlink()
+            restart(folder)
             longest *= 0.8
             seen["finished early"] += 1
             continue
         seen["kills"] += 1
         path = folder / LOG
         if not path.exists() or path.stat().st_size < 100:
-            path.unlink(missing_ok=True)
+            restart(folder)
             seen["before the first record"] += 1
         elif rng.random() < 0.3:
             with path.open("r+b") as file:
                 file.truncate(max(100, path.stat().st_size - int(rng.integers(1, 40))))
             seen["cut"] += 1
-    return job.finish(opened(job, folder)), seen
+    seen["snapshots"] = len(list(folder.glob("snapshot-*.bin")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return job.finish(opened(job, folder)), seen
+
+
+def restart(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def opened(job: Job, folder: Path) -> ap.Search:
@@ -126,7 +137,7 @@ def opened(job: Job, folder: Path) -> ap.Search:
         except ap.FileFormatError as error:
             if "holds no search" not in str(error):
                 raise
-            (folder / LOG).unlink()
+            restart(folder)
     search = job.search()
     search.log_to(folder)
     return search
@@ -134,6 +145,7 @@ def opened(job: Job, folder: Path) -> ap.Search:
 
 def work(job: Job, folder: Path) -> None:
     """What a child does; it never returns."""
+    warnings.simplefilter("ignore")
     try:
         job.finish(opened(job, folder))
         os._exit(DONE)
@@ -155,7 +167,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="of each search (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--job", choices=JOBS, action="append", help="default: all")
+    parser.add_argument("--snapshot-bytes", type=int, default=2_000, help="between snapshots")
     args = parser.parse_args()
+    search_log.SNAPSHOT_BYTES = args.snapshot_bytes
     wrong = 0
     for name in args.job or JOBS:
         job = JOBS[name]

@@ -5,9 +5,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use apportion_core::exec::Exec;
+use apportion_core::options::Settings;
 use apportion_core::tree::persist::log::{Reader, Writer};
 use apportion_core::tree::persist::record::{Item, decode, encode};
 use apportion_core::tree::persist::{Error, Result, whole};
+use apportion_core::tree::random::Draw;
+use apportion_core::tree::rules::{self, RULES};
+use apportion_core::tree::search::{Answers, Forest, Limits, Order, TokenRows};
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -195,4 +200,94 @@ fn lengths_that_lie_and_lists_without_end_are_refused() {
     }
     deep.push(0);
     assert!(matches!(decode(&deep), Err(Error::Damaged { .. })));
+}
+
+// Forests.
+
+fn forest(rule: &str, seed: u64) -> Forest {
+    let limits = Limits {
+        max_nodes: 400,
+        simulations: 60,
+        seed,
+        merge: seed % 2 == 1,
+        variance: seed % 3 == 1,
+        widening: (seed % 4 == 2).then_some((2.0, 0.5)),
+        ..Limits::default()
+    };
+    Forest::new(3, rules::make(rule, &Settings::new()).unwrap(), limits).unwrap()
+}
+
+/// One round of asking and telling, some answers of which fail or are left out; whether
+/// anything was asked.
+fn go_on(forest: &mut Forest, seed: u64, all: bool) -> bool {
+    let mut leaves = forest.unanswered();
+    if leaves.is_empty() {
+        leaves = forest.select(7, 3, Order::Priority, &Exec::new(1, None)).unwrap();
+    }
+    for (i, leaf) in leaves.iter().enumerate() {
+        let draw = Draw::new(seed, leaf.tree as usize, leaf.ask.node, "test");
+        let root = leaf.ask.node == 0;
+        match draw.bits(0) % 8 {
+            0 if !root => forest.fail(&[leaf.ticket]).unwrap(),
+            _ if i == 2 && !all => {}
+            _ => {
+                let children = if root { 3 } else { (draw.bits(1) % 4) as usize };
+                let tokens: Vec<u32> = (0..children as u32).map(|t| t % 2).collect();
+                let lengths = vec![1; children];
+                let answers = Answers {
+                    tickets: &[leaf.ticket],
+                    children: &[children],
+                    values: Some(&[draw.uniform(2)]),
+                    tokens: Some(TokenRows { tokens: &tokens, lengths: &lengths }),
+                    ..Answers::default()
+                };
+                forest.expand(&answers, false).unwrap();
+            }
+        }
+    }
+    !leaves.is_empty()
+}
+
+#[test]
+fn a_saved_forest_goes_on_as_the_one_that_was_saved() {
+    for (seed, rule) in (0..12).zip(RULES.iter().map(|card| card.name).cycle()) {
+        let mut live = forest(rule, seed);
+        for round in 0..20 {
+            let state = live.save();
+            let mut again = forest(rule, seed);
+            again.load(&state).unwrap();
+            assert_eq!(again.save(), state);
+            assert_eq!(again.unanswered(), live.unanswered());
+            go_on(&mut again, seed, round % 3 != 0);
+            if !go_on(&mut live, seed, round % 3 != 0) {
+                break;
+            }
+            assert_eq!(again.save(), live.save());
+        }
+        assert!(live.trees().iter().all(|tree| tree.len() > 3), "{rule}");
+    }
+}
+
+#[test]
+fn states_of_other_searches_and_odd_bytes_are_refused() {
+    let mut live = forest("puct", 1);
+    for _ in 0..6 {
+        go_on(&mut live, 1, false);
+    }
+    let state = live.save();
+    let fresh = forest("puct", 1).save();
+    for size in 0..state.len() {
+        let mut again = forest("puct", 1);
+        assert!(again.load(&state[..size]).is_err());
+        assert_eq!(again.save(), fresh, "what is refused changes nothing");
+    }
+    assert!(forest("puct", 1).load(&[&state[..], &[0]].concat()).is_err());
+    let two = Limits { max_nodes: 9, ..Limits::default() };
+    let mut other = Forest::new(2, rules::make("puct", &Settings::new()).unwrap(), two).unwrap();
+    assert!(other.load(&state).is_err());
+    for place in 0..state.len() {
+        let mut changed = state.clone();
+        changed[place] ^= 1 << (place % 8);
+        let _ = forest("puct", 1).load(&changed); // read or refused, but no panic
+    }
 }

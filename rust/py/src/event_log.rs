@@ -2,12 +2,12 @@
 //!
 //! May depend on `guard` and the core.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use apportion_core::tree::persist::log::{Reader, Writer};
 use apportion_core::tree::persist::record::{Item, decode, encode};
-use apportion_core::tree::persist::{Error, Result};
+use apportion_core::tree::persist::{Error, Result, whole};
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -28,23 +28,23 @@ enum State {
     Closed,
 }
 
-impl EventLog {
-    fn exception(&self, py: Python<'_>, error: Error) -> PyErr {
-        let path = self.path.display();
-        match error {
-            // errno and the path, from which Python picks the exception's class.
-            Error::Io(error) => match error.raw_os_error() {
-                Some(number) => {
-                    let message = error.to_string();
-                    let text = message.split(" (os error").next().unwrap_or_default().to_owned();
-                    PyOSError::new_err((number, text, path.to_string()))
-                }
-                None => PyOSError::new_err(format!("{path}: {error}")),
-            },
-            error => raise(py, "FileFormatError", format!("{path}: {error}")),
-        }
+fn exception(py: Python<'_>, path: &Path, error: Error) -> PyErr {
+    let path = path.display();
+    match error {
+        // errno and the path, from which Python picks the exception's class.
+        Error::Io(error) => match error.raw_os_error() {
+            Some(number) => {
+                let message = error.to_string();
+                let text = message.split(" (os error").next().unwrap_or_default().to_owned();
+                PyOSError::new_err((number, text, path.to_string()))
+            }
+            None => PyOSError::new_err(format!("{path}: {error}")),
+        },
+        error => raise(py, "FileFormatError", format!("{path}: {error}")),
     }
+}
 
+impl EventLog {
     fn with<T: Send>(
         &self,
         py: Python<'_>,
@@ -54,7 +54,7 @@ impl EventLog {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             work(&mut state)
         });
-        done.map_err(|error| self.exception(py, error))
+        done.map_err(|error| exception(py, &self.path, error))
     }
 }
 
@@ -73,7 +73,7 @@ impl EventLog {
         } else {
             Reader::open(&log.path).map(State::Reading)
         };
-        let state = opened.map_err(|error| log.exception(py, error))?;
+        let state = opened.map_err(|error| exception(py, &log.path, error))?;
         Ok(Self { state: Mutex::new(state), ..log })
     }
 
@@ -84,6 +84,31 @@ impl EventLog {
             _ => misused("the log is not being read"),
         })?;
         item.map(|item| show(py, item)).transpose()
+    }
+
+    /// Goes over the next record; false after the last whole one.
+    fn skip(&self, py: Python<'_>) -> PyResult<bool> {
+        self.with(py, |state| match state {
+            State::Reading(reader) => Ok(reader.read()?.is_some()),
+            _ => misused("the log is not being read"),
+        })
+    }
+
+    /// The checksum of everything that was read or written.
+    fn chain(&self, py: Python<'_>) -> PyResult<u64> {
+        self.with(py, |state| match state {
+            State::Reading(reader) => Ok(reader.chain()),
+            State::Writing(writer) => Ok(writer.chain()),
+            State::Closed => misused("the log is closed"),
+        })
+    }
+
+    /// Bytes of the log.
+    fn size(&self, py: Python<'_>) -> PyResult<u64> {
+        self.with(py, |state| match state {
+            State::Writing(writer) => Ok(writer.size()),
+            _ => misused("the log is not being written"),
+        })
     }
 
     /// Ends reading and begins writing; how many bytes of a record cut short were removed.
@@ -126,6 +151,28 @@ impl EventLog {
             Ok(())
         })
     }
+}
+
+/// The first bytes of a snapshot; the last of them is the format's version.
+const SNAPSHOT: [u8; 8] = *b"APTSNAP\x01";
+
+/// Writes a file of one record in one step.
+#[pyfunction]
+pub fn write_snapshot(py: Python<'_>, path: PathBuf, record: &Bound<'_, PyAny>) -> PyResult<()> {
+    let item = item(record)?;
+    let written = py.detach(|| {
+        let mut bytes = Vec::new();
+        encode(&item, &mut bytes);
+        whole::write(&path, &SNAPSHOT, &bytes)
+    });
+    written.map_err(|error| exception(py, &path, error))
+}
+
+/// The record of such a file.
+#[pyfunction]
+pub fn read_snapshot(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyAny>> {
+    let read = py.detach(|| whole::read(&path, &SNAPSHOT).and_then(|bytes| decode(&bytes)));
+    show(py, read.map_err(|error| exception(py, &path, error))?)
 }
 
 fn item(given: &Bound<'_, PyAny>) -> PyResult<Item> {

@@ -36,6 +36,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(row_op::row_grad, module)?)?;
     tree::register(module)?;
     module.add_class::<event_log::EventLog>()?;
+    module.add_function(wrap_pyfunction!(event_log::write_snapshot, module)?)?;
+    module.add_function(wrap_pyfunction!(event_log::read_snapshot, module)?)?;
     // The stub says what there is; a list beside it would only have to be kept in step.
     module.delattr("__all__")
 }

@@ -5,6 +5,8 @@
 //! discount 1. Columns that not every search fills take no memory until they are.
 //! Depends on `hot`, `spans` and `merge`.
 
+mod check;
+
 use std::collections::BTreeMap;
 
 pub use crate::tree::hot::{Hot, MAX_IN_FLIGHT};
@@ -366,3 +368,28 @@ impl Tree {
         (nodes, tokens + rollout_ends + rollout_tokens + size_of_val(&*self.rollouts))
     }
 }
+
+crate::state!(Cold { raw_value, parent, depth_and_facts });
+crate::state!(Outcomes { positive, negative, best });
+crate::state!(Keeps { variance, bounds, widening });
+crate::state!(Tree {
+    hot,
+    cold,
+    rewards,
+    squares,
+    blocks,
+    failures,
+    merged,
+    tokens,
+    rollouts,
+    rollout_tokens,
+    rollout_log_probs,
+    notes,
+    bounds,
+    simulations,
+    requests,
+    outcomes,
+    full,
+    gamma,
+    keeps,
+});

@@ -84,3 +84,5 @@ impl Hot {
         self.flags |= LINKED;
     }
 }
+
+crate::state!(Hot { value_sum, visits, prior, first_child, flags, children });

@@ -42,6 +42,15 @@ impl Merged {
         self.homes.iter().map(|(&node, &home)| (node, home))
     }
 
+    /// Whether every node is one of the first `count`.
+    pub(super) fn is_within(&self, count: usize) -> bool {
+        let links = self.homes.iter().map(|(node, home)| node.max(home));
+        let linked = self.linked.iter().flat_map(|(home, nodes)| nodes.iter().chain([home]));
+        let paths = self.paths.iter().flat_map(|(leaf, path)| path.iter().chain([leaf]));
+        let nodes = self.by_key.values().chain(links).chain(linked).chain(paths);
+        nodes.max().is_none_or(|&last| (last as usize) < count)
+    }
+
     /// Bytes in use.
     pub fn bytes(&self) -> usize {
         13 * self.by_key.len()
@@ -141,3 +150,5 @@ impl Tree {
         parents
     }
 }
+
+crate::state!(Merged { by_key, homes, linked, hashes, paths });

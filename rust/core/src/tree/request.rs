@@ -1,6 +1,8 @@
-//! What is asked of whoever evaluates. Depends on `options`.
+//! What is asked of whoever evaluates. Depends on `options` and `persist`.
 
 use crate::choice;
+use crate::tree::persist::Result;
+use crate::tree::persist::state::{Source, State};
 
 choice! {
     /// What a request asks for.
@@ -70,4 +72,21 @@ pub struct Leaf {
     pub depth: u32,
     /// What is asked.
     pub ask: Ask,
+}
+
+crate::state!(Ask { node, kind, want, length, marked });
+
+impl State for Kind {
+    fn save(&self, out: &mut Vec<u8>) {
+        (*self as u8).save(out);
+    }
+
+    fn load(source: &mut Source<'_>) -> Result<Self> {
+        let kinds =
+            [Self::Expand, Self::Value, Self::Rollout, Self::Verify, Self::Probe, Self::Partial];
+        match kinds.get(usize::from(u8::load(source)?)) {
+            Some(&kind) => Ok(kind),
+            None => source.refuse("a kind of request that there is not"),
+        }
+    }
 }

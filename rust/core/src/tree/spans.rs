@@ -37,6 +37,11 @@ impl Spans {
         self.tokens.len()
     }
 
+    /// Whether every span lies within the tokens.
+    pub(super) fn is_sound(&self) -> bool {
+        self.ends.is_sorted() && self.ends.last().is_none_or(|&e| e as usize <= self.tokens.len())
+    }
+
     /// Bytes of the spans' bounds, and of the tokens.
     pub fn bytes(&self) -> (usize, usize) {
         (size_of_val(&*self.ends), size_of_val(&*self.tokens))
@@ -55,6 +60,9 @@ pub struct Rollout {
     /// A rule's own number, such as how often the rollout was searched.
     pub mark: u32,
 }
+
+crate::state!(Spans { tokens, ends });
+crate::state!(Rollout { node, length, reward, mark });
 
 #[cfg(test)]
 mod tests {

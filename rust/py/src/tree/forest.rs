@@ -10,11 +10,11 @@ use apportion_core::tree::rules::{self, At};
 use apportion_core::tree::search::{Forest as CoreForest, Order};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use super::columns::{self, Given, offsets, unsigned};
 use super::{Ints, ints, options};
-use crate::guard::{detached, to_py};
+use crate::guard::{detached, raise, to_py};
 
 /// Ctrl-C while a thread holds the forest must not leave it locked for ever.
 fn locked<T>(forest: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -133,6 +133,22 @@ impl Forest {
         let forest = locked(&self.inner);
         let waits = unsigned(&tickets)?.into_iter().map(|t| forest.is_waiting(t));
         Ok(PyArray1::from_vec(py, waits.collect()))
+    }
+
+    /// Requests that wait for an answer, as `select` gave them, by ticket.
+    fn unanswered<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        columns::leaves(py, &locked(&self.inner).unanswered())
+    }
+
+    /// Everything that calls have changed, for `load` of a forest made alike.
+    fn save<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let bytes = py.detach(|| locked(&self.inner).save());
+        PyBytes::new(py, &bytes)
+    }
+
+    fn load(&self, py: Python<'_>, state: &[u8]) -> PyResult<()> {
+        let loaded = py.detach(|| locked(&self.inner).load(state));
+        loaded.map_err(|error| raise(py, "FileFormatError", error.to_string()))
     }
 
     fn in_flight(&self) -> u64 {

@@ -32,6 +32,11 @@ impl Chain {
         Self(xxh3_64_with_seed(magic, 0))
     }
 
+    /// As a number.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+
     fn head(self, length: u32) -> u32 {
         xxh3_64_with_seed(&length.to_le_bytes(), self.0) as u32
     }

@@ -63,6 +63,11 @@ impl Reader {
         Ok(Some(payload))
     }
 
+    /// The checksum of everything read so far.
+    pub fn chain(&self) -> u64 {
+        self.chain.value()
+    }
+
     /// Bytes of a record that was cut short, after [`read`](Self::read) gave `None`.
     pub fn cut_short(&self) -> u64 {
         self.size - self.at
@@ -132,6 +137,11 @@ impl Writer {
     /// The system's.
     pub fn sync(&self) -> Result<()> {
         Ok(self.file.sync_data()?)
+    }
+
+    /// The checksum of the whole log.
+    pub fn chain(&self) -> u64 {
+        self.chain.value()
     }
 
     /// Bytes of the log.

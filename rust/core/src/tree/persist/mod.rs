@@ -2,13 +2,15 @@
 //!
 //! A search is a function of the calls made to it, so the calls are what is kept: a
 //! log outlives any change of what the engine holds in memory. [`record`] is a call as
-//! bytes, [`frame`] makes of records a chain in which no byte can change unseen,
-//! [`log`] is the file, and [`whole`] a file that is written in one step. Depends on the
-//! standard library alone.
+//! bytes, [`frame`] makes of records a chain in which no byte can change unseen, and
+//! [`log`] is the file. So that long logs need not be replayed from their beginning,
+//! snapshots stand beside them: [`state`] is what a search holds in memory, [`whole`] a
+//! file that is written in one step. Depends on the standard library alone.
 
 pub mod frame;
 pub mod log;
 pub mod record;
+pub mod state;
 pub mod whole;
 
 use std::fmt;

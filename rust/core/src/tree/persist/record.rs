@@ -3,6 +3,7 @@
 //! A value is a byte that says what it is, then its content; lengths are u64. Reading
 //! checks every length against the bytes that are there before it asks for memory.
 
+use super::state::Source;
 use super::{Result, damaged};
 
 /// How deep lists may be in lists.
@@ -94,50 +95,13 @@ pub fn encode(item: &Item, out: &mut Vec<u8>) {
 /// [`Error::Damaged`](super::Error::Damaged) at a byte that begins nothing, at a length
 /// that is larger than what is left, and at lists in lists too deep.
 pub fn decode(bytes: &[u8]) -> Result<Item> {
-    let mut source = Source { bytes, at: 0 };
+    let mut source = Source::new(bytes);
     let item = source.item(DEPTH)?;
-    if source.at < bytes.len() {
-        return damaged(source.at as u64, "more bytes than the record has");
-    }
+    source.end()?;
     Ok(item)
 }
 
-struct Source<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Source<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        match self.bytes.get(self.at..).and_then(|rest| rest.get(..count)) {
-            Some(found) => {
-                self.at += count;
-                Ok(found)
-            }
-            None => {
-                let left = self.bytes.len() - self.at;
-                damaged(self.at as u64, format!("got {left} bytes, expected {count}"))
-            }
-        }
-    }
-
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut out = [0; N];
-        out.copy_from_slice(self.take(N)?);
-        Ok(out)
-    }
-
-    /// A length of values of at least `size` bytes each, that are there.
-    fn length(&mut self, size: usize) -> Result<usize> {
-        let at = self.at as u64;
-        let length = u64::from_le_bytes(self.fixed()?);
-        let left = (self.bytes.len() - self.at) / size;
-        match usize::try_from(length) {
-            Ok(length) if length <= left => Ok(length),
-            _ => damaged(at, format!("got a length of {length}, expected at most {left}")),
-        }
-    }
-
+impl Source<'_> {
     fn array<T, const N: usize>(&mut self, value: impl Fn([u8; N]) -> T) -> Result<Vec<T>> {
         let count = self.length(N)?;
         let (chunks, _) = self.take(count * N)?.as_chunks::<N>();
@@ -145,7 +109,7 @@ impl<'a> Source<'a> {
     }
 
     fn item(&mut self, depth: usize) -> Result<Item> {
-        let at = self.at as u64;
+        let at = self.at();
         let [tag] = self.fixed()?;
         Ok(match tag {
             0 => Item::Nothing,

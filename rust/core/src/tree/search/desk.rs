@@ -7,6 +7,8 @@
 use crate::tree::answers::{Answer, TokenRows};
 use crate::tree::arena::Fact;
 use crate::tree::limits::TellOrder;
+use crate::tree::persist::Result;
+use crate::tree::persist::state::{Source, State};
 use crate::tree::request::Ask;
 use crate::tree::rules::Rule;
 use crate::tree::step::Step;
@@ -124,6 +126,12 @@ impl Desk {
         order == TellOrder::Arrival || self.round_over && self.arrived == self.waiting
     }
 
+    /// Whether counts and nodes can be those of a tree with so many nodes.
+    pub(super) fn is_sound(&self, nodes: usize) -> bool {
+        let held = self.held.iter().all(|(_, ask, _)| (ask.node as usize) < nodes);
+        held && self.found.is_empty() && self.arrived <= self.waiting
+    }
+
     /// Whether answers are held back.
     pub(super) fn holds(&self) -> bool {
         !self.held.is_empty()
@@ -200,6 +208,45 @@ fn fail(step: &mut Step<'_>, ask: &Ask) {
         step.tree.set(ask.node, Fact::Exhausted, true);
         if step.tree.is_spent(ask.node) {
             step.tree.close(ask.node);
+        }
+    }
+}
+
+crate::state!(Owned {
+    value,
+    reward,
+    terminal,
+    children,
+    priors,
+    masked,
+    child_values,
+    child_terminal,
+    keys,
+    tokens,
+    rollouts,
+    rollout_tokens,
+    rollout_log_probs,
+});
+crate::state!(Desk { found, waiting, arrived, asked, round_over, done, held });
+
+impl State for Held {
+    fn save(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Told(owned) => {
+                out.push(0);
+                owned.save(out);
+            }
+            Self::Failed => out.push(1),
+            Self::Cancelled => out.push(2),
+        }
+    }
+
+    fn load(source: &mut Source<'_>) -> Result<Self> {
+        match u8::load(source)? {
+            0 => Ok(Self::Told(State::load(source)?)),
+            1 => Ok(Self::Failed),
+            2 => Ok(Self::Cancelled),
+            _ => source.refuse("an outcome that there is not"),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! Depends on `rules`, `step`, `limits`, `exec` and `error`.
 
 pub mod desk;
+mod saved;
 mod select;
 mod tell;
 

@@ -225,7 +225,7 @@ fn ask(rule: &dyn Rule, step: &mut Step<'_>, desk: &mut Desk, share: usize, quot
     desk.round_over |= desk.asked as usize >= share;
 }
 
-fn leaf(tree: &Tree, ticket: u64, index: u32, ask: Ask) -> Leaf {
+pub(super) fn leaf(tree: &Tree, ticket: u64, index: u32, ask: Ask) -> Leaf {
     Leaf {
         ticket,
         tree: index,
