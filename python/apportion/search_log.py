@@ -42,12 +42,18 @@ KEPT = 2  # snapshots, the newest
 class SearchLog:
     """Makes calls to a forest and writes them down."""
 
-    def __init__(self, folder: Path, log: _core.EventLog, lock: int | None, events: int) -> None:
-        """Takes over a log that is open for writing and holds so many calls."""
+    def __init__(
+        self, folder: Path, log: _core.EventLog, lock: int | None, events: int, snapshot: int
+    ) -> None:
+        """Takes over a log that is open for writing.
+
+        `events` is the number of calls in it, `snapshot` how many bytes of it the newest
+        snapshot covers.
+        """
         self._folder, self._log, self._lock, self._events = folder, log, lock, events
         self._again: dict[str, Array] | None = None
         self._broken: str | None = None
-        self._snapshot_at = log.size() + SNAPSHOT_BYTES
+        self._snapshot_at = snapshot + SNAPSHOT_BYTES
 
     @classmethod
     def create(cls, folder: Path, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> SearchLog:
@@ -61,7 +67,7 @@ class SearchLog:
             raise InputError(message) from error
         log.append([FORMAT, VERSION, list(arguments[0]), arguments[1]])
         log.sync()
-        return cls(folder, log, _locked(path), 0)
+        return cls(folder, log, _locked(path), 0, 0)
 
     def call(self, search: Any, name: str, args: tuple[Any, ...]) -> Any:
         """Makes a call that changes the search, then writes it down."""
@@ -142,9 +148,9 @@ def resume(folder: Path, make: Make) -> tuple[Any, SearchLog]:
     for unfinished in folder.glob("snapshot-*.tmp"):
         unfinished.unlink()
     try:
-        search, log, events = _replayed(folder, make)
+        search, log, events, covered = _replayed(folder, make)
         log.resume()
-        found = SearchLog(folder, log, lock, events)
+        found = SearchLog(folder, log, lock, events, covered)
     except BaseException:
         if lock is not None:
             os.close(lock)
@@ -154,15 +160,17 @@ def resume(folder: Path, make: Make) -> tuple[Any, SearchLog]:
     return search, found
 
 
-def _replayed(folder: Path, make: Make) -> tuple[Any, _core.EventLog, int]:
-    """The search, its log read to the end, and how many calls that holds."""
+def _replayed(folder: Path, make: Make) -> tuple[Any, _core.EventLog, int, int]:
+    """The search, its log read to the end, how many calls that holds, and how many bytes of
+    it came from a snapshot."""
     path = folder / EVENTS
     for snapshot in [*_snapshots(folder), None]:
         log = _core.EventLog(str(path), False)
         search = _made(path, log.read(), make)
         begun = 0 if snapshot is None else _restored(search, log, snapshot)
         if begun is not None:
-            return search, log, _replay(path, log, search, begun)
+            covered = 0 if snapshot is None else log.size()
+            return search, log, _replay(path, log, search, begun), covered
     raise AssertionError("without a snapshot the whole log is replayed")
 
 

@@ -103,11 +103,12 @@ impl EventLog {
         })
     }
 
-    /// Bytes of the log.
+    /// Bytes that were read or written.
     fn size(&self, py: Python<'_>) -> PyResult<u64> {
         self.with(py, |state| match state {
+            State::Reading(reader) => Ok(reader.at()),
             State::Writing(writer) => Ok(writer.size()),
-            _ => misused("the log is not being written"),
+            State::Closed => misused("the log is closed"),
         })
     }
 

@@ -68,6 +68,11 @@ impl Reader {
         self.chain.value()
     }
 
+    /// Bytes read.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// Bytes of a record that was cut short, after [`read`](Self::read) gave `None`.
     pub fn cut_short(&self) -> u64 {
         self.size - self.at
