@@ -46,8 +46,7 @@ impl Merged {
     pub(super) fn is_within(&self, count: usize) -> bool {
         let links = self.homes.iter().map(|(node, home)| node.max(home));
         let linked = self.linked.iter().flat_map(|(home, nodes)| nodes.iter().chain([home]));
-        let paths = self.paths.iter().flat_map(|(leaf, path)| path.iter().chain([leaf]));
-        let nodes = self.by_key.values().chain(links).chain(linked).chain(paths);
+        let nodes = self.by_key.values().chain(links).chain(linked);
         nodes.max().is_none_or(|&last| (last as usize) < count)
     }
 
@@ -151,4 +150,4 @@ impl Tree {
     }
 }
 
-crate::state!(Merged { by_key, homes, linked, hashes, paths });
+crate::state!(Merged { by_key, homes, linked, hashes });

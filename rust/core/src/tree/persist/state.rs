@@ -265,4 +265,4 @@ macro_rules! tuples {
     };
 }
 
-tuples!((A, B), (A, B, C));
+tuples!((A, B), (A, B, C, D));

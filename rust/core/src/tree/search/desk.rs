@@ -128,8 +128,10 @@ impl Desk {
 
     /// Whether counts and nodes can be those of a tree with so many nodes.
     pub(super) fn is_sound(&self, nodes: usize) -> bool {
-        let held = self.held.iter().all(|(_, ask, _)| (ask.node as usize) < nodes);
-        held && self.found.is_empty() && self.arrived <= self.waiting
+        let there = |&node: &u32| (node as usize) < nodes;
+        let mut held = self.held.iter();
+        let held = held.all(|(_, ask, descent, _)| descent.iter().chain([&ask.node]).all(there));
+        held && self.found.is_empty() && self.edges.is_empty() && self.arrived <= self.waiting
     }
 
     /// Whether answers are held back.
@@ -227,7 +229,7 @@ crate::state!(Owned {
     rollout_tokens,
     rollout_log_probs,
 });
-crate::state!(Desk { found, waiting, arrived, asked, round_over, done, held });
+crate::state!(Desk { found, edges, waiting, arrived, asked, round_over, done, held });
 
 impl State for Held {
     fn save(&self, out: &mut Vec<u8>) {
