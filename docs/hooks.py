@@ -14,13 +14,25 @@ from typing import Any
 
 import apportion
 from apportion.cli.methods import shown
-from apportion.methods import MethodCard
+from apportion.methods import MethodCard, Option
+from apportion.rules import RuleCard
 
 CERTAINTY = {
     "code": "agrees with the authors' code on reference cases",
     "paper": "follows the paper's text; there was no code to run",
     "third-party": "follows another trainer's implementation of the paper",
     "reconstructed": "completed by us where the sources leave gaps",
+}
+
+FAMILIES = {
+    "descent": "Down from the root, child by child, to a node that is expanded; values go back "
+    "up. `Search.nodes()` has visits and means, `Search.policy()` the root's choice.",
+    "pool": "Rollouts from a state estimate it; a rollout that went wrong is halved until its "
+    "first error is found. `Search.bisections()` has the searches, `Search.nodes().q` the "
+    "estimates.",
+    "beam": "Partial answers side by side, thinned out by their scores. `Search.finals()` has "
+    "the nodes that the search ends with.",
+    "branching": "Trees of rollouts to train on. `Search.credit()` reads credit from them.",
 }
 
 
@@ -36,10 +48,10 @@ def on_config(config: Any) -> Any:
                     yield item
                 continue
             title, inside = next(iter(item.items()))
-            if inside == "methods":
-                own = sorted(n for n in generated if n.startswith("methods/"))
-                own.remove("methods/index.md")
-                yield {title: ["methods/index.md", *own]}
+            if inside in ("methods", "rules"):
+                own = sorted(n for n in generated if n.startswith(f"{inside}/"))
+                own.remove(f"{inside}/index.md")
+                yield {title: [f"{inside}/index.md", *own]}
             elif isinstance(inside, str):
                 yield item
             else:
@@ -65,6 +77,10 @@ def pages() -> Iterator[tuple[str, str]]:
     for card in cards.values():
         yield f"methods/{card.name}.md", method(card)
     yield "columns.md", columns()
+    rules = apportion.search_rules()
+    yield "rules/index.md", rule_listing(rules.values())
+    for rule in rules.values():
+        yield f"rules/{rule.name}.md", rule_page(rule)
 
 
 def listing(cards: Iterable[MethodCard]) -> str:
@@ -120,15 +136,7 @@ def method(card: MethodCard) -> str:
             ],
         ),
         "## Options",
-        table(
-            ("option", "default", "accepted", "what it does"),
-            [
-                (f"`{o.name}`", f"`{shown(o.default)}`", o.expected, one_line(o.doc))
-                for o in card.options
-            ],
-        )
-        if card.options
-        else "None.",
+        options_table(card.options),
     ]
     if card.presets:
         presets = [
@@ -136,6 +144,52 @@ def method(card: MethodCard) -> str:
             for trainer, preset in card.presets.items()
         ]
         parts += ["## As trainers set it", table(("preset", "options that differ"), presets)]
+    return "\n\n".join(parts) + "\n"
+
+
+def options_table(options: Iterable[Option]) -> str:
+    """Options with their defaults; a word where there are none."""
+    rows = [(f"`{o.name}`", f"`{shown(o.default)}`", o.expected, one_line(o.doc)) for o in options]
+    return table(("option", "default", "accepted", "what it does"), rows) if rows else "None."
+
+
+def rule_listing(cards: Iterable[RuleCard]) -> str:
+    """All rules of search, one table a family."""
+    cards = list(cards)
+    parts = [
+        "# All rules of search",
+        f"{len(cards)} rules for `Search(..., rule=...)`. A rule says what a tree asks and what "
+        "an answer changes; budgets, order of answers, failures and resuming are the same for "
+        "all. `apportion.search_rules()` lists them in Python.",
+    ]
+    for family, what in FAMILIES.items():
+        rows = [
+            (f"[`{card.name}`]({card.name}.md)", card.title, link(card.paper), card.certainty)
+            for card in cards
+            if card.family == family
+        ]
+        head = ("rule", "title", "source", "certainty")
+        parts += [f"## {family.capitalize()}", what, table(head, rows)]
+    meanings = [(f"`{name}`", meaning) for name, meaning in CERTAINTY.items()]
+    parts += ["## Certainty", table(("certainty", "meaning"), meanings)]
+    return "\n\n".join(parts) + "\n"
+
+
+def rule_page(card: RuleCard) -> str:
+    """A rule's page."""
+    facts = [
+        ("family", card.family),
+        ("source", link(card.paper)),
+        ("certainty", f"{card.certainty}: {CERTAINTY[card.certainty]}"),
+    ]
+    parts = [
+        f"---\ntitle: {card.name}\n---",
+        f"# {card.name}: {card.title}",
+        "\n".join(f"- {name}: {value}" for name, value in facts),
+        markdown(card.doc),
+        "## Options",
+        options_table(card.options),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

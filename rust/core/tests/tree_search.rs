@@ -7,7 +7,7 @@ use apportion_core::exec::Exec;
 use apportion_core::tree::arena::{Keeps, ROOT, Tree};
 use apportion_core::tree::random::Draw;
 use apportion_core::tree::rules::{self, RULES};
-use apportion_core::tree::search::{Answers, Forest, Leaf, Limits, Order};
+use apportion_core::tree::search::{Answers, Forest, Kind, Leaf, Limits, Order, TokenRows};
 use proptest::prelude::*;
 
 fn limits(simulations: u64) -> Limits {
@@ -18,18 +18,41 @@ fn forest(rule: &str, roots: usize, limits: Limits) -> Forest {
     Forest::new(roots, rules::make(rule, &vec![]).unwrap(), limits).unwrap()
 }
 
-/// An answer that depends on nothing but the leaf.
+/// An answer that depends on nothing but the leaf, with whatever any rule may need.
 fn tell(forest: &mut Forest, leaves: &[Leaf], width: usize) -> Result<(), Error> {
-    let draw = |l: &Leaf, what| Draw::new(1, l.tree as usize, l.ask.node, what).uniform(0);
+    let draws = |l: &Leaf, what| Draw::new(1, l.tree as usize, l.ask.node, what);
+    let draw = |l: &Leaf, what| draws(l, what).uniform(0);
     let tickets: Vec<u64> = leaves.iter().map(|l| l.ticket).collect();
     let values: Vec<f64> = leaves.iter().map(|l| draw(l, "value")).collect();
     let terminal: Vec<bool> = leaves.iter().map(|l| draw(l, "end") < 0.1).collect();
+    let runs = |l: &Leaf| matches!(l.ask.kind, Kind::Rollout | Kind::Probe);
+    let children: Vec<usize> = leaves.iter().map(|l| if runs(l) { 0 } else { width }).collect();
+    let each = |what: &'static str| -> Vec<f64> {
+        let grown = leaves.iter().filter(|l| !runs(l));
+        grown.flat_map(|l| (0..width as u64).map(move |i| draws(l, what).uniform(i))).collect()
+    };
+    let wanted = |l: &Leaf| if runs(l) { usize::from(l.ask.want) } else { 0 };
+    let rollouts: Vec<usize> = leaves.iter().map(wanted).collect();
+    let all = || leaves.iter().flat_map(|l| (0..wanted(l) as u64).map(move |i| (l, i)));
+    let rewards: Vec<f64> =
+        all().map(|(l, i)| f64::from(draws(l, "right").uniform(i) < 0.5)).collect();
+    let lengths: Vec<usize> =
+        all().map(|(l, i)| 1 + (draws(l, "length").bits(i) % 30) as usize).collect();
+    let count: usize = lengths.iter().sum();
+    let tokens: Vec<u32> = (0..count as u32).map(|t| t % 7).collect();
+    let log_probs: Vec<f64> = (0..count).map(|t| -((t % 13) as f64)).collect();
     forest.expand(
         &Answers {
             tickets: &tickets,
             values: Some(&values),
             terminal: Some(&terminal),
-            children: &vec![width; leaves.len()],
+            children: &children,
+            priors: Some(&each("prior")),
+            child_values: Some(&each("child value")),
+            rollouts: Some(&rollouts),
+            rollout_rewards: &rewards,
+            rollout_tokens: Some(TokenRows { tokens: &tokens, lengths: &lengths }),
+            rollout_log_probs: Some(&log_probs),
             ..Answers::default()
         },
         false,

@@ -5,7 +5,7 @@ use crate::tree::answers::Answer;
 use crate::tree::arena::{End, Tree};
 use crate::tree::request::{Ask, Kind, Next};
 use crate::tree::rules::level::{self, Aggregate, Level};
-use crate::tree::rules::{Rule, pool};
+use crate::tree::rules::{Rule, follow, pool};
 use crate::tree::step::Step;
 
 crate::rule! {
@@ -23,7 +23,7 @@ crate::rule! {
         paper: "Snell et al. 2024, arXiv:2408.03314; github.com/huggingface/search-and-learn",
         certainty: Code,
         options: {
-            /// Beams.
+            /// Number of beams.
             n: Count = 4,
             /// Beams that each of the best becomes.
             width: Count = 4,
@@ -84,6 +84,10 @@ impl Rule for Options {
         }
         self.advance(step.tree, level);
         Next::Visited
+    }
+
+    fn missing(&self, _: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        follow::without_values(answer)
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {

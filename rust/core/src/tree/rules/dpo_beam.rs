@@ -42,6 +42,11 @@ impl Rule for Options {
         level::widen_and_keep(step, *self.beams, *self.width, *self.rounds, likelihood)
     }
 
+    fn missing(&self, _: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        let bare = answer.children > 0 && answer.priors.is_none();
+        bare.then_some("priors")
+    }
+
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
         level::take(step, ask, answer);
     }

@@ -4,8 +4,8 @@ use crate::options::Count;
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, ROOT, Tree};
 use crate::tree::request::{Ask, Kind, Next};
-use crate::tree::rules::Rule;
 use crate::tree::rules::level::{self, Aggregate, Level};
+use crate::tree::rules::{Rule, follow};
 use crate::tree::step::Step;
 
 crate::rule! {
@@ -84,6 +84,10 @@ impl Rule for Options {
         level.keep(step.tree);
         step.tree.simulations += 1;
         Next::Visited
+    }
+
+    fn missing(&self, _: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        follow::without_values(answer)
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {

@@ -105,3 +105,17 @@ pub fn end(step: &mut Step<'_>, child: u32) {
     step.tree.outcomes.add(value);
     step.tree.simulations += 1;
 }
+
+/// `child_values` where an answer gives a node children without them.
+pub fn without_values(answer: &Answer<'_>) -> Option<&'static str> {
+    let bare = answer.children > 0 && answer.child_values.is_none();
+    bare.then_some("child_values")
+}
+
+/// `rollouts`, or `rollout_tokens`, where an answer is without them.
+pub fn without_rollouts(answer: &Answer<'_>) -> Option<&'static str> {
+    if answer.rollouts.is_empty() {
+        return Some("rollouts");
+    }
+    answer.rollout_tokens.is_none().then_some("rollout_tokens")
+}

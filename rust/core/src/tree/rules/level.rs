@@ -95,12 +95,6 @@ pub fn ask(
 /// Takes children; nothing is visited, for a beam compares scores, not returns.
 pub fn take(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
     follow::grow(step, ask, answer);
-    if answer.child_values.is_some() {
-        return;
-    }
-    for child in step.tree.block(ask.node) {
-        step.tree.set_value(child, answer.value);
-    }
 }
 
 /// Children that each beam of a level gets: the first beam on a node its first child, the

@@ -75,6 +75,10 @@ impl Rule for Options {
         }
     }
 
+    fn missing(&self, _: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        follow::without_values(answer)
+    }
+
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
         let Some(children) = follow::expand(step, ask, answer) else { return };
         let quick = children.map(|child| (step.tree.raw_value(child), child));

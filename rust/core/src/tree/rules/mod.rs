@@ -149,6 +149,12 @@ pub trait Rule: Send + Sync {
         step.descend(|at| self.choose(at))
     }
 
+    /// A column that the rule cannot do without and that the answer has not.
+    fn missing(&self, ask: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        let _ = (ask, answer);
+        None
+    }
+
     /// What an answer changes: by default children are attached and the value is backed up.
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
         step.take(ask, answer);

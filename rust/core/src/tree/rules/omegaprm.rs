@@ -5,8 +5,8 @@ use crate::options::{Count, NonNegative, Positive, Unit};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{NONE, ROOT, Tree};
 use crate::tree::request::{Ask, Next};
-use crate::tree::rules::Rule;
 use crate::tree::rules::pool::{self, Bisection, Event};
+use crate::tree::rules::{Rule, follow};
 use crate::tree::step::Step;
 
 choice! {
@@ -29,8 +29,8 @@ crate::rule! {
     /// its left; every probed prefix becomes a state whose rollouts join the pool. `N(s)`
     /// counts searches of rollouts of `s`; a rollout is searched once; equal prefixes are
     /// estimated once. A search counts as a simulation. Requests are `rollout` at the root and
-    /// `probe` elsewhere, one at a time in a tree; answers must tell `rollout_tokens`, for a
-    /// rollout without tokens is not searched. A root with nothing but right or wrong rollouts
+    /// `probe` elsewhere, one at a time in a tree; answers tell `rollouts` and
+    /// `rollout_tokens`; a rollout without tokens is not searched. A root with nothing but right or wrong rollouts
     /// ends its tree. Ties go to the first state, then to its first rollout.
     ///
     /// `compat="openr"` follows `data/omegaPRM_v2/omegaprm.py`: `N(s)` is 1 once estimated;
@@ -221,6 +221,10 @@ impl Rule for Options {
         let positions = pool::cuts(step.tree, rollout, self.step_token).len() - 1;
         pool::begin(step, rollout, positions);
         Next::Visited
+    }
+
+    fn missing(&self, _: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        follow::without_rollouts(answer)
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {

@@ -139,19 +139,14 @@ pub fn ask(step: &mut Step<'_>, node: u32, rollouts: usize) -> Next {
     follow::marked(step, Ask { node, kind, want, length: 0, marked: true })
 }
 
-/// Takes the rollouts from a state, and a value where there are none.
+/// Takes the rollouts from a state.
 pub fn take(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
     step.release(ask);
     step.record(ask.node, answer);
     let right = answer.rollouts.iter().filter(|&&reward| reward > 0.0).count();
     let hot = &mut step.tree.hot[ask.node as usize];
-    if answer.rollouts.is_empty() {
-        hot.visits += 1;
-        hot.value_sum += answer.value;
-    } else {
-        hot.visits += answer.rollouts.len() as u32;
-        hot.value_sum += right as f64;
-    }
+    hot.visits += answer.rollouts.len() as u32;
+    hot.value_sum += right as f64;
 }
 
 /// Begins the search of a rollout.

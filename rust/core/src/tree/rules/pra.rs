@@ -4,8 +4,8 @@ use crate::options::Count;
 use crate::tree::answers::Answer;
 use crate::tree::arena::Tree;
 use crate::tree::request::{Ask, Next};
-use crate::tree::rules::Rule;
 use crate::tree::rules::level::{self, Aggregate};
+use crate::tree::rules::{Rule, follow};
 use crate::tree::step::Step;
 
 crate::rule! {
@@ -39,6 +39,10 @@ fn worth(tree: &Tree, node: u32) -> f64 {
 impl Rule for Options {
     fn next(&self, step: &mut Step<'_>) -> Next {
         level::widen_and_keep(step, *self.beams, *self.width, *self.rounds, worth)
+    }
+
+    fn missing(&self, _: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        follow::without_values(answer)
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {

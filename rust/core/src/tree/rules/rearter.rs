@@ -4,8 +4,8 @@ use crate::options::{Count, NonNegative, Positive, Unit};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{NONE, ROOT, Tree};
 use crate::tree::request::{Ask, Next};
-use crate::tree::rules::Rule;
 use crate::tree::rules::pool::{self, Bisection, Event};
+use crate::tree::rules::{Rule, follow};
 use crate::tree::step::Step;
 
 crate::rule! {
@@ -92,6 +92,10 @@ impl Rule for Options {
         let positions = pool::cuts(step.tree, rollout, self.step_token).len() - 1;
         pool::begin(step, rollout, positions);
         Next::Visited
+    }
+
+    fn missing(&self, _: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        follow::without_rollouts(answer)
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {

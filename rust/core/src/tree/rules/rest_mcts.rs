@@ -71,6 +71,10 @@ impl Rule for Options {
         follow::next(step, Kind::Rollout, 1).unwrap_or_else(|| step.descend(|at| self.choose(at)))
     }
 
+    fn missing(&self, ask: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        if ask.kind == Kind::Expand { follow::without_values(answer) } else { None }
+    }
+
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
         if ask.kind == Kind::Rollout {
             step.release(ask);

@@ -5,7 +5,7 @@ use crate::tree::answers::Answer;
 use crate::tree::arena::{ROOT, Tree};
 use crate::tree::random::Draw;
 use crate::tree::request::{Ask, Next};
-use crate::tree::rules::{Rule, branch, pool};
+use crate::tree::rules::{Rule, branch, follow, pool};
 use crate::tree::step::Step;
 
 crate::rule! {
@@ -15,7 +15,7 @@ crate::rule! {
     /// Inner nodes are the root, nodes that were branched at, and the ends of turns within
     /// rollouts: places after a `step_token`, or after any token without it, the end of the
     /// rollout left out. The release grows 2 trees a prompt (roots) and keeps 3 leaves of
-    /// each. Tree-GRPO. Answers tell `rollout_tokens`; without them only the root branches.
+    /// each. Tree-GRPO. Answers tell `rollouts` and `rollout_tokens`.
     /// Credit: the read-out `tree_grpo`.
     "tree_grpo" {
         title: "Tree-GRPO's random tree",
@@ -84,6 +84,10 @@ impl Rule for Options {
         };
         branch::begin(step.tree, &nodes);
         Next::Visited
+    }
+
+    fn missing(&self, _: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        follow::without_rollouts(answer)
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {

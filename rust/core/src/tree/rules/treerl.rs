@@ -4,14 +4,14 @@ use crate::options::Count;
 use crate::tree::answers::Answer;
 use crate::tree::arena::{ROOT, Tree};
 use crate::tree::request::{Ask, Next};
-use crate::tree::rules::{Rule, branch};
+use crate::tree::rules::{Rule, branch, follow};
 use crate::tree::step::Step;
 
 crate::rule! {
     /// `chains` rollouts from the root; then, `rounds` times, `branches` new rollouts from
     /// before each of the `tokens` tokens of the tree with the lowest log-prob.
     ///
-    /// Answers tell `rollout_tokens` and `rollout_log_probs`. A rollout's first token is never
+    /// Answers tell `rollouts`, `rollout_tokens` and `rollout_log_probs`. A rollout's first token is never
     /// branched at; neither is one of log-prob 0, which is how a caller masks tokens (the
     /// release masks what follows "answer" or "conclusion"). A tree without such tokens gets
     /// no further rollouts. Ties go to the first rollout and its first token. TreeRL
@@ -68,6 +68,11 @@ impl Rule for Options {
         }
         branch::begin(step.tree, &nodes);
         Next::Visited
+    }
+
+    fn missing(&self, _: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
+        let unsure = answer.rollout_log_probs.is_none().then_some("rollout_log_probs");
+        follow::without_rollouts(answer).or(unsure)
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {

@@ -3,6 +3,7 @@
 use super::desk::Outcome;
 use super::{Forest, Waiting};
 use crate::error::{Error, Result};
+use crate::options::OptionValue;
 use crate::tree::answers::{Answers, Starts};
 use crate::tree::arena::ROOT;
 use crate::tree::limits::OnLimit;
@@ -15,7 +16,7 @@ impl Forest {
     /// # Errors
     ///
     /// Tickets that do not wait for an answer; whatever [`Answers::lengths`] and
-    /// [`Answers::numbers`] refuse; with [`OnLimit::Error`], an answer that goes beyond a
+    /// [`Answers::numbers`] refuse; a column that the rule needs and that is not there; with [`OnLimit::Error`], an answer that goes beyond a
     /// limit.
     pub fn expand(&mut self, answers: &Answers<'_>, lenient: bool) -> Result<()> {
         let places = self.find(answers.tickets)?;
@@ -23,6 +24,7 @@ impl Forest {
         if !lenient {
             answers.numbers()?;
         }
+        self.refuse_incomplete(answers, &starts, &places)?;
         if self.limits.on_limit == OnLimit::Error {
             self.refuse_beyond_limits(answers, &starts, &places)?;
         }
@@ -108,6 +110,24 @@ impl Forest {
         for &ticket in tickets {
             self.retire(ticket);
         }
+    }
+
+    fn refuse_incomplete(
+        &self,
+        answers: &Answers<'_>,
+        starts: &Starts,
+        places: &[Waiting],
+    ) -> Result<()> {
+        for (index, place) in places.iter().enumerate() {
+            let answer = answers.row(index, starts);
+            if let Some(column) = self.rule.missing(&place.ask, &answer) {
+                let kind = place.ask.kind.show();
+                let (argument, got) = (column.to_owned(), "nothing".to_owned());
+                let expected = format!("it in the answer to a request of kind {kind}");
+                return Err(Error::Value { argument, index, got, expected });
+            }
+        }
+        Ok(())
     }
 
     fn refuse_beyond_limits(
