@@ -222,6 +222,13 @@ def test_treerl_branches_at_the_least_likely_tokens() -> None:
     spans = itertools.pairwise(rollouts.token_offsets)
     rest = [rollouts.tokens[a:b].tolist() for a, b in spans]
     assert rest[2:4] == [[3, 4], [7]], "what is left of the cut ones"
+    nodes = search.nodes()
+    # Four paths lead through each new node: the rest of the old rollout and three new ones.
+    assert nodes.visits.tolist() == [8, 4, 4] and nodes.q.tolist() == [7 / 8, 1.0, 0.75]
+    credit = search.credit("spo", value_mode="leaf")
+    # Edges into the nodes, the two rollouts that were cut, their rests, the new ones.
+    want = [1 / 8] * 2 + [-1 / 8] * 2 + [0.0] * 7 + [0.0] * 2 + [-3 / 4] + [0.0] * 3 + [1 / 4] * 3
+    np.testing.assert_allclose(credit.advantages, want)
 
 
 def test_tree_grpo_draws_the_same_nodes_again() -> None:

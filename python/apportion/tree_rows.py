@@ -20,6 +20,9 @@ from apportion.tree_credit import node_values
 if TYPE_CHECKING:
     from apportion.tree import Nodes, Search
 
+CUT = 2**32 - 1
+"""Mark of a rollout that was cut in two."""
+
 
 def credit_of_search(
     search: Search, method: str, value_mode: str, options: Mapping[str, Any]
@@ -58,7 +61,8 @@ def _rows(search: Search, nodes: Nodes) -> tuple[Array, dict[str, Any]]:
     """Parents of nodes and rollouts, and their scores, tokens and mask.
 
     What was never visited hangs below the root, as a leaf without a score, so that it
-    counts in no mean and its parent is a leaf if it has no other children.
+    counts in no mean and its parent is a leaf if it has no other children. So does a
+    rollout that a branching rule cut in two: its parts are there instead.
     """
     rollouts = search.rollouts()
     starts = np.repeat(nodes.offsets[:-1], np.diff(nodes.offsets))
@@ -68,13 +72,14 @@ def _rows(search: Search, nodes: Nodes) -> tuple[Array, dict[str, Any]]:
     parents = np.where(is_root, -1, np.where(visited, nodes.parent + starts, starts))
     _, offsets = search.tokens()
     lengths = np.concatenate([np.diff(offsets), np.diff(rollouts.token_offsets)])
-    trained = np.concatenate([visited, np.ones(len(rollouts.node), bool)])
+    whole = rollouts.mark != CUT
+    trained = np.concatenate([visited, whole])
     own = np.where(nodes.state == np.arange(len(visited)) - starts, nodes.raw_value, nodes.value)
     before, discount = _returns(search, nodes)
     scores = np.where(visited, before + discount * own, np.nan)
     ends = rollouts.node + of_rollouts
-    ended = before[ends] + discount[ends] * rollouts.reward
-    return np.concatenate([parents, ends]), {
+    ended = np.where(whole, before[ends] + discount[ends] * rollouts.reward, np.nan)
+    return np.concatenate([parents, np.where(whole, ends, of_rollouts)]), {
         "token_offsets": np.concatenate([[0], np.cumsum(lengths)]),
         "mask": np.repeat(trained, lengths).astype(np.uint8),
         "outcome_rewards": np.concatenate([scores, ended]),

@@ -27,6 +27,10 @@ pub fn cut(step: &mut Step<'_>, rollout: u32, at: usize) -> Option<(u32, u32)> {
         pool::Bisection { rollout, low: 0, high: at, good: whole.node, probe: ROOT, bad: ROOT };
     let node = pool::state(step, &from, 0, at)?;
     let tree = &mut *step.tree;
+    // The rollout passes through the node now: its return is one of the node's.
+    let edge = tree.edge_return(node, whole.reward);
+    tree.hot[node as usize].value_sum += edge;
+    tree.hot[node as usize].visits += 1;
     let index = tree.rollouts.len();
     let tokens = tree.rollout_tokens.get(rollout as usize)[at..].to_vec();
     let scores = tree.rollout_log_probs.get(rollout as usize).get(at..).unwrap_or(&[]).to_vec();
