@@ -163,14 +163,17 @@ def row_grad_kernel(
         x, tanh = capped(x, softcap)
     z = tl.fma(x, scale, -tl.load(lses + row) * LOG2_E)
     z = tl.maximum(z, FLOOR, propagate_nan=tl.PropagateNan.ALL)
+    # What is the same for the whole row is multiplied together first, as numbers.
+    slope = scale * LN_2
     dlog_prob = tl.load(dlog_probs + row)
-    factor = tl.load(dlses + row) - dlog_prob
+    factor = (tl.load(dlses + row) - dlog_prob) * slope
     if ENTROPY:
-        dentropy = tl.load(dentropies + row)
-        factor -= dentropy * (z * LN_2 + tl.load(entropies + row))
+        dentropy = tl.load(dentropies + row) * slope
+        factor = tl.fma(z, -dentropy * LN_2, factor - dentropy * tl.load(entropies + row))
     grad = tl.exp2(z) * factor
     local = tl.load(targets + row) - vocab_offset
-    grad += tl.where(columns == local, dlog_prob, 0.0)
+    if local // BLOCK == tl.program_id(1):
+        grad += tl.where(columns == local, dlog_prob * slope, 0.0)
     if SOFTCAP:
         grad *= 1 - tanh * tanh
-    tl.store(to, (grad * (scale * LN_2)).to(out.dtype.element_ty), mask=inside)
+    tl.store(to, grad.to(out.dtype.element_ty), mask=inside)
