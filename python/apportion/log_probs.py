@@ -120,6 +120,9 @@ def token_log_probs(
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         got = getattr(logits, "dtype", type(logits).__name__)
         raise DtypeError(f"logits: got {got}, expected a tensor of floats")
+    if hasattr(logits, "to_local"):
+        expected = "this rank's part, logits.to_local(), and vocab_group if columns are split"
+        raise InputError(f"logits: got a DTensor, expected {expected}")
     compiling = torch.compiler.is_compiling()
     in_place = in_place and not compiling and logits.requires_grad
     if in_place and any(

@@ -240,9 +240,20 @@ def test_operators_are_registered_in_full(kind: torch.dtype) -> None:
         torch.library.opcheck(operators.row_grad.default, arguments)
 
 
+class Distributed(torch.Tensor):
+    """What tells a DTensor."""
+
+    def to_local(self) -> torch.Tensor:
+        raise NotImplementedError
+
+
 X, Y = torch.zeros(2, 3, 5), torch.zeros(2, 3, dtype=torch.long)
 WRONG = {
     "logits: got list": (DtypeError, lambda: ap.token_log_probs([[1.0]], Y)),
+    "logits: got a DTensor": (
+        InputError,
+        lambda: ap.token_log_probs(X.as_subclass(Distributed), Y),
+    ),
     "logits: got torch.int64": (DtypeError, lambda: ap.token_log_probs(X.long(), Y)),
     r"logits: got shape \(5,\)": (InputError, lambda: ap.token_log_probs(X[0, 0], Y[0, 0])),
     "logits: got a vocabulary of 0": (InputError, lambda: ap.token_log_probs(X[..., :0], Y)),
