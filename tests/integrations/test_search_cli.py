@@ -75,6 +75,26 @@ def test_a_server_instead(tmp_path: Path) -> None:
         assert out.exists()
 
 
+def test_a_log_is_gone_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that fails in the middle, then the same command with one that works."""
+    file, log = problems(tmp_path / "p.jsonl"), tmp_path / "log"
+    with Server() as server:
+        common = ["search", str(file), "--evaluator", "openai", "--model", "tiny", *LIMITS]
+        common += ["--url", server.url, "--max-rollout-tokens", "12", "--simulations", "6"]
+        common += ["--batch-size", "1", "--retries", "0"]
+        assert main([*common, "-o", str(tmp_path / "whole.jsonl")]) == 0
+        server.faults[:] = [*[None] * 9, *[400] * 400]
+        command = [*common, "--log", str(log)]
+        assert main([*command, "-o", str(tmp_path / "part.jsonl")]) == 2
+        begun, server.faults[:] = len(server.bodies), []
+        assert main([*command, "-o", str(tmp_path / "s.jsonl")]) == 0
+        assert f"going on from {log}" in capsys.readouterr().err
+        assert len(server.bodies) - begun < begun
+        assert len(lines(tmp_path / "s.jsonl")[1]) > len(lines(tmp_path / "part.jsonl")[1])
+        assert main([*command, "--seed", "1", "-o", str(tmp_path / "s.jsonl")]) == 2
+        assert "was written with seed 0, got 1" in capsys.readouterr().err
+
+
 def test_a_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = problems(tmp_path / "p.jsonl")
     out = tmp_path / "s.jsonl"

@@ -184,6 +184,7 @@ def _add_search(commands: Commands[argparse.ArgumentParser], common: _Parent) ->
     add("--model", required=True, help="a folder or .gguf file; with openai its name there")
     add("-o", "--output", required=True, help="steps: .parquet, .jsonl or .jsonl.gz")
     add("--report", metavar="HTML", help="write a picture of the trees as well")
+    add("--log", metavar="DIR", help="keep a log there; go on from the one that is there")
     add("--url", help="of an OpenAI-compatible server, as in http://localhost:8000/v1")
     add("--template", default="{prompt}", help="sent to it, {prompt} being the question")
     add(

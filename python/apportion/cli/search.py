@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -25,16 +26,8 @@ def run(args: argparse.Namespace) -> None:
     _check_output(args)
     problems = read_problems(args.file or EXAMPLE)
     verify = verifier(problems)
-    # A node more than its children for each simulation, the root's among them.
-    nodes = 1 + args.children * (args.simulations + 1)
-    search = Search(
-        len(problems),
-        nodes,
-        rule=args.rule,
-        num_simulations=args.simulations,
-        seed=args.seed,
-        **options,
-    )
+    meta, settings = _meta(args, options), Path(args.log, "settings.json") if args.log else None
+    search = _search(args, options, len(problems), settings, meta)
     steps = StepEvaluator(
         MODELS[args.evaluator](args),
         [problem.question + INSTRUCTION for problem in problems],
@@ -46,6 +39,13 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         child_scores=args.child_scores,
     )
+    if settings is not None:
+        if settings.exists():
+            steps.restore(search)
+            _say(f"going on from {args.log}")
+        else:
+            search.log_to(args.log)
+            settings.write_text(json.dumps(meta, indent=1), "utf-8")
     failed, lost = 0, None
     with Progress(args.progress) as progress:
         tick = progress.stage("search")
@@ -59,19 +59,42 @@ def run(args: argparse.Namespace) -> None:
             )
         except EvaluatorError as error:
             lost = error
+        finally:
+            search.close()
     rows = [
         {"name": problem.name, "question": problem.question, "tree": tree, **row}
         for tree, problem in enumerate(problems)
         for row in steps.steps(search, tree)
     ]
     if rows:
-        write_steps(args.output, rows, _meta(args, options))
+        write_steps(args.output, rows, meta)
         if args.report:
             search.to_html(args.report, texts=steps.texts(), title="Search")
         _say(summary(rows, len(problems), failed))
         _say(f"wrote {args.output} in {time.perf_counter() - begun:.1f} s")
     if lost is not None:
         raise lost
+
+
+def _search(
+    args: argparse.Namespace,
+    options: dict[str, Any],
+    trees: int,
+    settings: Path | None,
+    meta: dict[str, Any],
+) -> Search:
+    """A new search, or the one whose log is there."""
+    if settings is not None and settings.exists():
+        kept = json.loads(settings.read_text("utf-8"))
+        for name, value in meta.items():
+            if kept.get(name) != value:
+                got = f"with {name} {kept.get(name)!r}, got {value!r}"
+                raise OptionError(f"--log: {args.log} was written {got}")
+        return Search.resume(args.log)
+    # A node more than its children for each simulation, the root's among them.
+    nodes = 1 + args.children * (args.simulations + 1)
+    limits = {"num_simulations": args.simulations, "seed": args.seed, **options}
+    return Search(trees, nodes, rule=args.rule, **limits)
 
 
 def summary(rows: list[dict[str, Any]], problems: int, failed: int) -> str:

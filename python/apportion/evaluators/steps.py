@@ -162,8 +162,8 @@ class StepEvaluator:
             batch_size: leaves asked for at once.
             per_tree: as in `Search.select`.
             on_error: `"raise"` gives a batch back and raises the first `EvaluatorError`
-                in it; `"fail"` counts the leaves that had one as failed and goes on, as
-                long as one of three batches in a row is answered in part.
+                in it; `"fail"` counts the leaves that had one as failed and goes on. A
+                batch without any answer is given back, the third in a row ends the search.
             tick: called after every batch with the simulations done in all trees.
 
         Raises:
