@@ -13,42 +13,17 @@ import numpy as np
 import torch
 
 import apportion as ap
-from golden_replay import Case, Outputs, array, hyper
-
-CLOSE = {"rtol": 2e-5, "atol": 2e-6}
-
-
-def tensor(case: Case, name: str) -> torch.Tensor:
-    double = case["meta"].get("dtype") == "float64"
-    return torch.from_numpy(array(case["inputs"][name])).to(
-        torch.float64 if double else torch.float32
-    )
-
-
-def given(case: Case, *names: str) -> list[torch.Tensor]:
-    """The first of them with a gradient."""
-    tensors = [tensor(case, name) for name in names]
-    tensors[0].requires_grad_()
-    return tensors
-
-
-def gradient(loss: torch.Tensor, of: torch.Tensor) -> np.ndarray:
-    loss.backward()
-    assert of.grad is not None
-    return of.grad.numpy()
-
-
-def same_numbers(
-    got: Mapping[str, torch.Tensor | None], rtol: float = CLOSE["rtol"]
-) -> Callable[[Any], bool]:
-    """Judges a dictionary of numbers, each of which must be among `got`."""
-
-    def judge(want: Mapping[str, Any]) -> bool:
-        pairs = [(float(got[name]), float(value)) for name, value in want.items()]
-        return all(np.isclose(a, b, rtol=rtol, atol=rtol / 10, equal_nan=True) for a, b in pairs)
-
-    return judge
-
+from golden_replay import Case, Outputs, hyper
+from golden_replay_trainers import (
+    a2tgpo_loss,
+    a3_loss,
+    openrlhf_gates,
+    openrlhf_kl,
+    openrlhf_policy_loss,
+    skyrl_policy_loss,
+    trl_grpo_loss,
+)
+from golden_tensors import CLOSE, given, gradient, same_numbers, tensor
 
 VERL_METRICS = {
     "actor/ppo_kl": "approx_kl",
@@ -79,6 +54,8 @@ def verl_loss(name: str, *own: str) -> Callable[[Case], Outputs]:
         "dual_clip": "clip_ratio_c",
         "tau_pos": "tau_pos",
         "tau_neg": "tau_neg",
+        "ratio_cap": "clip_ratio_c",
+        "beta": "dro_beta",
     }
 
     def replay(case: Case) -> Outputs:
@@ -158,11 +135,6 @@ def verl_kl_penalty(case: Case) -> Outputs:
     return {"kl": value.detach(), "grad_logprob_of_sum": slope, "error": straight_through}
 
 
-def openrlhf_kl(case: Case) -> Outputs:
-    tensors = [tensor(case, name) for name in ("log_probs", "log_probs_base")]
-    return {"kl": ap.kl_penalty(*tensors, hyper(case, "kl_estimator"), like="openrlhf")}
-
-
 def verl_kl_controller(case: Case) -> Outputs:
     controller = ap.AdaptiveKLController(
         coef=hyper(case, "init_kl_coef"),
@@ -214,124 +186,6 @@ def verl_value_loss(case: Case) -> Outputs:
     }
 
 
-def trl_grpo_loss(case: Case) -> Outputs:
-    names = ("per_token_logps", "old_per_token_logps", "advantages", "mask")
-    tensors = given(case, *names)
-    name = hyper(case, "loss_type")
-    options: dict[str, Any] = {
-        "kl_coef": hyper(case, "beta"),
-        "kl_times_ratio": hyper(case, "use_bias_correction_kl", False),
-        "off_policy_threshold": hyper(case, "off_policy_mask_threshold"),
-        "top_entropy": hyper(case, "top_entropy_quantile"),
-    }
-    if hyper(case, "importance_sampling_level") == "sequence":
-        options |= {"ratio": "sequence", "ratio_grad": "mean"}
-    if name in ("dapo", "grpo", "bnpo", "dr_grpo", "luspo"):
-        options["clip_low"] = hyper(case, "epsilon_low")
-        options["clip_high"] = hyper(case, "epsilon_high")
-        options["ratio_cap"] = hyper(case, "delta")
-    elif name == "cispo":
-        options["ratio_cap"] = hyper(case, "epsilon_high")
-    else:
-        prefix = {"sapo": "sapo_temperature_", "vespo": "vespo_"}[name]
-        ours = {"sapo": "tau_", "vespo": ""}[name]
-        for key, value in case["meta"]["hyperparameters"].items():
-            if key.startswith(prefix):
-                options[ours + key.removeprefix(prefix)] = value
-    if name == "dr_grpo":
-        options["scale_factor"] = hyper(case, "max_completion_length")
-    items = hyper(case, "num_items_in_batch") if name in ("dapo", "cispo", "vespo") else None
-    loss, _ = ap.policy_loss(
-        *tensors,
-        loss=name,
-        like="trl",
-        ref_log_probs=tensor(case, "ref_per_token_logps"),
-        entropies=tensor(case, "entropies"),
-        num_tokens=None if items is None else max(items, 1.0),
-        **options,
-    )
-    return {"loss": loss.item(), "grad_per_token_logps": gradient(loss, tensors[0])}
-
-
-def openrlhf_policy_loss(case: Case) -> Outputs:
-    tensors = given(case, "log_probs", "old_log_probs", "advantages", "action_mask")
-    sampler, mask = tensor(case, "rollout_log_probs"), tensors[3]
-    options = {
-        ours: hyper(case, theirs)
-        for ours, theirs in {
-            "clip_low": "clip_eps_low",
-            "clip_high": "clip_eps_high",
-            "dual_clip": "dual_clip",
-        }.items()
-        if hyper(case, theirs) is not None
-    }
-    if not hyper(case, "token_level_loss", True):
-        options["loss_agg_mode"] = "seq-mean-token-mean"
-    weights = None
-    if hyper(case, "enable_vllm_is_correction", False):
-        low, high = hyper(case, "vllm_is_truncated_threshold")
-        kind = hyper(case, "vllm_is_correction_type")
-        weights, _ = ap.rollout_weights(
-            tensors[1],
-            sampler,
-            mask,
-            rule="truncate" if kind == "tis" else "mask",
-            gate="geometric" if kind == "seq-mask-tis" else "token",
-            low=low,
-            high=high,
-        )
-    loss, metrics = ap.policy_loss(
-        *tensors,
-        loss=hyper(case, "policy_loss_type", "ppo"),
-        like="openrlhf",
-        rollout_log_probs=sampler,
-        rollout_weights=weights,
-        **options,
-    )
-    return {
-        "loss": loss.item(),
-        "grad_log_probs": gradient(loss, tensors[0]),
-        "clip_ratio": metrics["clip_fraction"],
-        "ppo_kl": metrics["approx_kl"],
-        "vllm_kl": None if weights is None else metrics["rollout_kl"],
-    }
-
-
-def a2tgpo_loss(case: Case) -> Outputs:
-    tensors = given(case, "log_prob", "old_log_prob", "advantages", "response_mask")
-    scale = tensor(case, "clip_scale") if hyper(case, "dynamic_clip", False) else None
-    loss, metrics = ap.policy_loss(
-        *tensors,
-        loss="gspo",
-        ratio="turn",
-        turns="equal-advantages",
-        clip_low=hyper(case, "cliprange_low"),
-        clip_high=hyper(case, "cliprange_high"),
-        clip_scale=scale,
-        loss_agg_mode=hyper(case, "loss_agg_mode"),
-        count_rows="all",
-    )
-    return sequence_outputs(loss, metrics, tensors[0])
-
-
-def a3_loss(case: Case) -> Outputs:
-    tensors = given(case, "log_prob", "old_log_prob", "advantages", "response_mask")
-    width = hyper(case, "cliprange")
-    loss, metrics = ap.policy_loss(*tensors, loss="sequence_ppo", clip_low=width, clip_high=width)
-    return sequence_outputs(loss, metrics, tensors[0])
-
-
-def sequence_outputs(
-    loss: torch.Tensor, metrics: Mapping[str, torch.Tensor], log_probs: torch.Tensor
-) -> Outputs:
-    return {
-        "loss": loss.item(),
-        "clip_fraction": metrics["clip_fraction"],
-        "approx_kl": metrics["approx_kl"],
-        "grad_log_prob": gradient(loss, log_probs),
-    }
-
-
 REPLAY: dict[str, Callable[[Case], Outputs]] = {
     "policy_loss": policy_loss,
     "verl_loss_vanilla": verl_loss("vanilla", "dual_clip"),
@@ -344,6 +198,9 @@ REPLAY: dict[str, Callable[[Case], Outputs]] = {
     "verl_loss_geo_mean": verl_loss("geo_mean"),
     "verl_loss_clip_cov": verl_loss("clip_cov", "cov_ratio", "cov_low", "cov_high"),
     "verl_loss_kl_cov": verl_loss("kl_cov", "cov_ratio", "cov_kl_coef"),
+    "verl_loss_dppo_tv": verl_loss("dppo_tv", "ratio_cap"),
+    "verl_loss_dppo_kl": verl_loss("dppo_kl", "ratio_cap"),
+    "verl_loss_dro": verl_loss("dro", "beta"),
     "verl_agg_loss": verl_agg_loss,
     "verl_kl_penalty": verl_kl_penalty,
     "verl_kl_controller": verl_kl_controller,
@@ -352,7 +209,9 @@ REPLAY: dict[str, Callable[[Case], Outputs]] = {
     "verl_value_loss": verl_value_loss,
     "trl_grpo_loss": trl_grpo_loss,
     "openrlhf_policy_loss": openrlhf_policy_loss,
+    "openrlhf_policy_loss_gates": openrlhf_gates,
     "openrlhf_kl": openrlhf_kl,
+    "skyrl_policy_loss": skyrl_policy_loss,
 }
 
 LOSS_CASES = {"a2tgpo": a2tgpo_loss, "a3": a3_loss}
