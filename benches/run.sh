@@ -3,14 +3,17 @@
 #
 # A benchmark NAME is the folder benches/NAME. Its bench_*.py run in an environment
 # with verl, those in benches/NAME/trl in one with the newest TRL, because the two
-# need different transformers. Rows are joined into OUT/NAME.json.
-# BENCH_VERL and BENCH_TRL name environments to use instead of making them; what is
-# installed there as apportion is then measured. ARGS goes to pytest.
+# need different transformers, those in benches/NAME/search in one with the other
+# searches. Rows are joined into OUT/NAME.json.
+# BENCH_VERL, BENCH_TRL and BENCH_SEARCH name environments to use instead of making
+# them; what is installed there as apportion is then measured. ARGS goes to pytest.
 set -eu
 cd "$(dirname "$0")/.."
 out=${OUT:-bench-results}
 names=$(for folder in benches/*/; do
-  if ls "$folder"bench_*.py >/dev/null 2>&1; then basename "$folder"; fi
+  if ls "$folder"bench_*.py "$folder"*/bench_*.py 2>/dev/null | grep -q .; then
+    basename "$folder"
+  fi
 done)
 only=${ONLY:-$names}
 for name in $only; do
@@ -35,6 +38,9 @@ new_environment() {
         "$1/bin/python" -m pip install --quiet --no-deps 'verl==0.9.1'
         ;;
       trl) "$1/bin/python" -m pip install --quiet 'trl>=1.16' torch ;;
+      search)
+        "$1/bin/python" -m pip install --quiet 'numpy>=1.24' jax mctx open_spiel
+        ;;
     esac
     "$1/bin/python" -m pip install --quiet pytest 'pytest-benchmark>=4'
     touch "$1/.ready"
@@ -52,22 +58,22 @@ install_release() {
 
 rows=$(mktemp -d)
 trap 'rm -rf "$rows" "$wheels"' EXIT
-for lane in verl trl; do
+for lane in verl trl search; do
   case $lane in
-    verl) given=${BENCH_VERL:-} ;;
-    trl) given=${BENCH_TRL:-} ;;
+    verl) given=${BENCH_VERL:-} folder=. ;;
+    trl) given=${BENCH_TRL:-} folder=trl ;;
+    search) given=${BENCH_SEARCH:-} folder=search ;;
   esac
-  venv=${given:-.venv-bench-$lane}
-  if [ -z "$given" ]; then
-    new_environment "$venv" "$lane"
-    install_release "$venv"
-  fi
+  made=
   for name in $only; do
-    case $lane in
-      verl) files=$(ls benches/"$name"/bench_*.py) ;;
-      trl) files=$(ls benches/"$name"/trl/bench_*.py 2>/dev/null || true) ;;
-    esac
+    files=$(ls benches/"$name/$folder"/bench_*.py 2>/dev/null || true)
     [ -n "$files" ] || continue
+    venv=${given:-.venv-bench-$lane}
+    if [ -z "$given$made" ]; then
+      new_environment "$venv" "$lane"
+      install_release "$venv"
+      made=1
+    fi
     BENCH_ROWS="$rows/$name.$lane.json" "$venv/bin/python" -m pytest $files \
       -c benches/pytest.ini --rootdir benches ${ARGS:-}
   done

@@ -1,0 +1,76 @@
+"""The search engine through its public API: rates against their goals. NumPy alone.
+
+Answers are looked up in a table by NumPy, which is part of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from forests import searched, table
+
+import apportion as ap
+
+MILLION = 1e6
+
+
+def nodes_and_bytes(search: ap.Search) -> str:
+    count = int(search.nodes().offsets[-1])
+    return f"{search.bytes[0] / count:.0f} bytes a node"
+
+
+@pytest.mark.parametrize(("children", "goal"), [(8, 2 * MILLION), (32, 0.4 * MILLION)])
+@pytest.mark.parametrize("per_tree", [8, 1])
+def bench_many_trees(
+    compare: Callable[..., None], children: int, goal: float, per_tree: int, quick: bool
+) -> None:
+    if quick and per_tree == 1:
+        pytest.skip("quick")
+    answers, trees, simulations = table(children), 256, 800
+    size = nodes_and_bytes(searched(answers, 8, simulations, per_tree, 64))
+    compare(
+        f"256 trees x 800 x {children} children, {per_tree} under way ({size})",
+        f"goal of {goal / MILLION:g} M simulations/s",
+        lambda: searched(answers, trees, simulations, per_tree, per_tree * trees),
+        None,
+        goal=1,
+        limit=trees * simulations / goal,
+    )
+
+
+@pytest.mark.parametrize("batch", [256, 2048])
+def bench_boundary(compare: Callable[..., None], batch: int) -> None:
+    """Roots asked for and answered with numbers that are none, which fails them: all that
+    a leaf costs on its way out and in, without a descent or children."""
+    rounds, missing, priors = 200, np.full(batch, np.nan), np.full((batch, 8), 0.125)
+
+    def ours() -> None:
+        search = ap.Search(batch, 10, max_failures=255)
+        for _ in range(rounds):
+            leaves = search.select(batch, per_tree=1)
+            search.expand(leaves, values=missing, priors=priors, on_error="fail")
+
+    compare(
+        f"boundary, batches of {batch}",
+        "goal of 0.1 us a leaf",
+        ours,
+        None,
+        goal=1,
+        limit=rounds * batch * 1e-7,
+    )
+
+
+@pytest.mark.parametrize("simulations", [10_000, 100_000])
+def bench_growth(compare: Callable[..., None], simulations: int) -> None:
+    """One tree that grows: the peer is the same search's first thousand simulations."""
+    answers, short = table(8), 1000
+    compare(
+        f"1 tree x {simulations:,} x 8 children",
+        "1,000 simulations",
+        lambda: searched(answers, 1, simulations, 64, 64),
+        lambda: searched(answers, 1, short, 64, 64),
+        goal=0.5,
+        peer_scale=simulations / short,
+    )
