@@ -16,6 +16,14 @@ import apportion as ap  # noqa: E402
 from loss_batches import ROWS, WIDTH, batch, run, slope  # noqa: E402
 
 BAD: list[tuple[dict[str, Any], str]] = [
+    ({"old_log_probs": torch.ones(ROWS, WIDTH, device="meta")}, "old_log_probs: got device meta"),
+    ({"mask": torch.ones(ROWS, WIDTH, device="meta")}, r"mask: got .* on meta, expected .* on cpu"),
+    ({"advantages": torch.ones(ROWS, 2)}, r"advantages: got shape \(5, 2\), expected \(5, 9\)"),
+    ({"dual_clip": "3"}, "dual_clip: got '3', expected a number above 1.0 or None"),
+    ({"scale_factor": -1.0}, "scale_factor: got -1.0, expected a number above 0"),
+    ({"count_rows": "some"}, "count_rows: got 'some', expected one of valid, all"),
+    ({"ratio_grad": "both"}, "ratio_grad: got 'both', expected one of token, mean"),
+    ({"turns": "runs", "ratio": "turn"}, "turns: got 'runs', expected one of equal-advantages"),
     ({"loss": "pppo"}, "loss: got 'pppo', expected one of .*ppo"),
     ({"like": "veri"}, "like: got 'veri', expected one of verl"),
     ({"like": "trl", "loss": "vanilla"}, "loss .*: got 'vanilla', expected one of dapo"),

@@ -26,11 +26,14 @@ def uneven(prompts: list[str], trainer: Any) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     runs = []
-    for kind in (trl.GRPOTrainer, GRPOTrainer):
-        run = trainer(kind, folder, total, uneven, **SETTINGS)
+    ours = {"loss": "apportion", "top_entropy_quantile": 0.8}
+    plain = {"top_entropy_quantile": 0.8}
+    for kind, own in ((trl.GRPOTrainer, plain), (GRPOTrainer, plain), (GRPOTrainer, ours)):
+        run = trainer(kind, folder, total, uneven, **SETTINGS, **own)
         train(run)
         runs.append(weights(run))
-    assert torch.allclose(*runs, rtol=0, atol=1e-6)
+    assert torch.allclose(runs[1], runs[0], rtol=0, atol=1e-6)
+    assert torch.allclose(runs[2], runs[0], rtol=0, atol=1e-6)
 
     run = trainer(GRPOTrainer, folder, total, uneven, credit="gigpo", **SETTINGS)
     assert run.accelerator.num_processes == 2

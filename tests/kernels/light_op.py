@@ -326,4 +326,7 @@ def test_the_public_function_takes_this_path(monkeypatch: pytest.MonkeyPatch) ->
     run(given, loss="clip_cov")
     run(given, loss="sequence_ppo")
     run({**given, "log_probs": given["log_probs"].double()}, loss="ppo")
+    for wrong in ({"dual_clip": 0.5}, {"old_log_probs": given["mask"][:2]}, {"turns": 3}):
+        with pytest.raises(ap.InputError):
+            run({**given, "ratio": "turn", **wrong})
     assert len(calls) == 1
