@@ -26,6 +26,13 @@ pub fn zeroed<T: Real>(len: usize) -> Result<Vec<T>> {
     Ok(values)
 }
 
+/// `len` values, each from its index, in memory as that of [`zeroed`].
+pub fn filled<T: Real>(len: usize, value: impl Fn(usize) -> T) -> Result<Vec<T>> {
+    let mut values = zeroed(len)?;
+    values.iter_mut().enumerate().for_each(|(i, own)| *own = value(i));
+    Ok(values)
+}
+
 /// Makes room for `len` more values.
 pub fn reserve<T>(values: &mut Vec<T>, len: usize) -> Result<()> {
     values

@@ -253,7 +253,7 @@ impl<'r, 'a> Nodes<'r, 'a> {
     /// node that have one.
     pub fn tokens(&self, tally: &Tally, leaves: &[f64]) -> Result<Vec<f64>> {
         let Some(paths) = &self.paths else {
-            let mut tokens = self.rollouts.token_counts()?;
+            let mut tokens = self.row_tokens()?;
             tokens.iter_mut().zip(leaves).for_each(|(tokens, leaves)| *tokens *= leaves);
             return Ok(tokens);
         };
@@ -266,6 +266,23 @@ impl<'r, 'a> Nodes<'r, 'a> {
                 let trained = mask.iter().filter(|&&m| m).count();
                 tokens.push(if absent { 0.0 } else { trained as f64 });
             }
+        }
+        Ok(tokens)
+    }
+
+    /// Trained tokens of each node that is a row.
+    fn row_tokens(&self) -> Result<Vec<f64>> {
+        let (rows, given, mut mask) = (self.rollouts.rows(), self.rollouts.mask(), Vec::new());
+        let mut tokens: Vec<f64> = zeroed(self.len())?;
+        for (row, tokens) in tokens.iter_mut().enumerate() {
+            let range = rows.range(row);
+            *tokens = match given.prefix(range.clone()) {
+                Some(trained) => trained as f64,
+                None => {
+                    given.read(range, &mut mask)?;
+                    mask.iter().filter(|&&m| m).count() as f64
+                }
+            };
         }
         Ok(tokens)
     }
@@ -283,8 +300,10 @@ impl<'r, 'a> Nodes<'r, 'a> {
 
     /// Trained tokens from the prompt to each leaf.
     pub fn leaf_tokens(&self) -> Result<Vec<f64>> {
+        let Some(paths) = &self.paths else {
+            return Ok(self.parents().path_sums(&self.row_tokens()?));
+        };
         let lengths = self.rollouts.token_counts()?;
-        let Some(paths) = &self.paths else { return Ok(self.parents().path_sums(&lengths)) };
         let mut of_nodes = vec![0.0; self.len()];
         for (&end, &tokens) in paths.ends.iter().zip(&lengths) {
             of_nodes[end as usize] = tokens;

@@ -8,6 +8,7 @@ use crate::column::{
 use crate::credit::{Credit, Values};
 use crate::error::Result;
 use crate::group::Groups;
+use crate::memory::filled;
 use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, VISITS};
 use crate::options::NonNegative;
 use crate::rollouts::Rollouts;
@@ -188,7 +189,7 @@ fn differences(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
         let bonus = (values[n] - values[p] - options.margin).max(0.0);
         Some((values[n] + bonus) / leaves[n].sqrt())
     };
-    let advantages = (0..nodes.len()).map(|n| one(n).unwrap_or(0.0)).collect();
+    let advantages = filled(nodes.len(), |n| one(n).unwrap_or(0.0))?;
     let counts = nodes.counts(&tally);
     Ok(Credit::new(nodes.edges(advantages), counts)
         .with("leaf_counts", nodes.edges(leaves))

@@ -4,6 +4,7 @@ use crate::choice;
 use crate::column::{OUTCOME_REWARDS, REWARD_MATRIX, TOKEN_REWARDS};
 use crate::credit::Credit;
 use crate::error::Result;
+use crate::memory::filled;
 use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, VISITS};
 use crate::options::NonNegative;
 use crate::rollouts::Rollouts;
@@ -97,7 +98,7 @@ fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
         };
         Some(if options.per_leaf_root { above / leaves[n].sqrt() } else { above })
     };
-    let advantages = (0..nodes.len()).map(|n| one(n).unwrap_or(0.0)).collect();
+    let advantages = filled(nodes.len(), |n| one(n).unwrap_or(0.0))?;
     let (advantages, values) = (nodes.edges(advantages), nodes.edges(tally.values));
     Ok(Credit::new(advantages, counts).with("node_values", values))
 }

@@ -5,6 +5,7 @@ use crate::choice;
 use crate::column::{OUTCOME_REWARDS, REWARD_MATRIX, TOKEN_REWARDS};
 use crate::credit::Credit;
 use crate::error::Result;
+use crate::memory::filled;
 use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, VISITS};
 use crate::options::Unit;
 use crate::rollouts::Rollouts;
@@ -210,17 +211,14 @@ fn segments(nodes: &Nodes<'_, '_>, options: &Options) -> Result<Credit> {
         }
     }
     let places = nodes.places();
-    let discounts = match options.eta {
-        None => vec![1.0; places.len()],
-        Some(eta) => nodes.discounts(*eta, &tally)?,
-    };
-    let one = |(&n, discount): (&usize, f64)| {
+    let discounts = options.eta.map(|eta| nodes.discounts(*eta, &tally)).transpose()?;
+    let one = |place: usize| {
+        let n = places[place];
         let p = parents.of(n).filter(|_| !values[n].is_nan())?;
-        Some(values[n] - discount * values[p])
+        Some(values[n] - discounts.as_ref().map_or(1.0, |of| of[place]) * values[p])
     };
     // NaN keeps roots and what has no value out of the whitening.
-    let mut advantages: Vec<f64> =
-        places.iter().zip(discounts).map(|place| one(place).unwrap_or(f64::NAN)).collect();
+    let mut advantages = filled(places.len(), |place| one(place).unwrap_or(f64::NAN))?;
     if options.whiten {
         let leaves = leaf_counts(&parents, &tally)?;
         whiten(&mut advantages, &nodes.tokens(&tally, &leaves)?);

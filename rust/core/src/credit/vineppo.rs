@@ -5,6 +5,7 @@ use crate::column::{
 };
 use crate::credit::{Credit, Values};
 use crate::error::{Error, Result};
+use crate::memory::filled;
 use crate::nodes::{NODE_VALUES, Nodes, PARENTS};
 use crate::rollouts::Rollouts;
 use crate::stats::Counts;
@@ -98,7 +99,7 @@ fn of_nodes(rollouts: &Rollouts<'_>) -> Result<Credit> {
         let p = parents.of(n).filter(|_| !values[n].is_nan())?;
         Some(values[n] - values[p])
     };
-    let advantages = (0..nodes.len()).map(|n| one(n).unwrap_or(0.0)).collect();
+    let advantages = filled(nodes.len(), |n| one(n).unwrap_or(0.0))?;
     let counts = nodes.counts(&tally);
     let credit = Credit::new(nodes.edges(advantages), counts);
     Ok(credit.with("values", nodes.edges(tally.values)))
