@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python test-verl test-triton lint wheel docs bench clean
+.PHONY: help demo test test-rust test-python soak test-verl test-triton lint wheel docs bench clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -32,6 +32,9 @@ test-verl:  ## Compare with verl's own estimators, in an environment with verl
 
 test-triton:  ## Compile and interpret the kernels with the oldest supported Triton
 	PYTHON=$(PYTHON) sh tests/kernels/oldest_triton.sh $(ARGS)
+
+soak: $(BIN)/.dev  ## Kill searches that log, 200 times each, and compare them with unbroken ones
+	$(BIN)/python tests/soak/kill_resume.py $(ARGS)
 
 lint: $(BIN)/.dev  ## Formatters, linters, type checker, stub checker
 	git ls-files -z 'rust/*.rs' | xargs -0 rustfmt --check --edition 2024
