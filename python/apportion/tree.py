@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from apportion import _core, search_log, searching
+from apportion import _core, searching
 from apportion.answers import encode
 from apportion.arrays import Array, integers
 from apportion.errors import InputError, OptionError
-from apportion.search_log import SearchLog
 from apportion.threads import get_num_threads
 from apportion.timeline import Timeline
 
 if TYPE_CHECKING:
     from apportion.credit import Credit
+    from apportion.search_log import SearchLog
     from apportion.trees.data import Texts
 
 KINDS = ("expand", "value", "rollout", "verify", "probe", "partial")
@@ -404,6 +404,8 @@ class Search:
         """
         if self._log is not None or self._forest.requests().any():
             raise InputError("log_to: got a search that has begun, expected a new one")
+        from apportion.search_log import SearchLog
+
         self._log = SearchLog.create(Path(fspath(folder)), self._arguments)
 
     @classmethod
@@ -419,6 +421,8 @@ class Search:
             InputError: another process is writing the log.
             OSError: there is no log, or it cannot be read.
         """
+        from apportion import search_log
+
         search, log = search_log.resume(Path(fspath(folder)), cls._remade)
         search._log = log
         return cast("Search", search)
@@ -426,6 +430,8 @@ class Search:
     @classmethod
     def read(cls, folder: str | PathLike[str]) -> Search:
         """As `resume`, to look at: nothing is written, and the search may be under way."""
+        from apportion import search_log
+
         return cast("Search", search_log.read(Path(fspath(folder)), cls._remade))
 
     @classmethod
