@@ -217,17 +217,16 @@ class _Fused:
         places = self.linear.places
         every = slice(None) if places is None else places
         self.weights = self.weights[every]
-        self.own = narrowed(self.problem, every, self.weights)
+        self.own = narrowed(self.problem, every)
 
     def slope(self, at: slice, log_probs: Tensor, entropies: Tensor) -> tuple[Tensor, Any]:
         """Gradients of the loss by a piece's log-probabilities and entropies."""
-        weights = self.weights[at]
-        piece = narrowed(self.own, at, weights)
+        piece = narrowed(self.own, at)
         with torch.enable_grad():
             own = log_probs.detach().requires_grad_()
             loss, _ = solve(_with(piece, own), None)
             (grad,) = torch.autograd.grad(loss, own)
-        return grad, -self.entropy_coef * weights if self.entropy_coef else None
+        return grad, -self.entropy_coef * self.weights[at] if self.entropy_coef else None
 
     def value(self, log_probs: Tensor, entropies: Tensor) -> Tensor:
         """The loss; metrics are left in `metrics`."""
@@ -239,18 +238,22 @@ class _Fused:
 
 
 @dataclass(frozen=True)
-class _Weights(Aggregation):
-    """An aggregation whose weights are known."""
+class _Known(Aggregation):
+    """An aggregation whose weights are known: those that rows have in the whole batch."""
 
     known: Tensor = None
 
-    def weights(self, mask: Tensor, rows: Spans) -> Tensor:
+    def row_weights(self, mask: Tensor, rows: Spans) -> Tensor:
         return self.known
 
 
-def narrowed(problem: Problem, at: Any, weights: Tensor) -> Problem:
-    """The problem of the tokens `at`, with the weights that they have in the whole."""
+def narrowed(problem: Problem, at: Any) -> Problem:
+    """The problem of the tokens `at`, with the weights that they have in the whole.
+
+    Spans keep their ids and their count, so that a row's weight is found by its id.
+    """
     tokens = problem.tokens
+    known = problem.aggregation.row_weights(tokens.mask, tokens.rows)
 
     def of(value: Any) -> Any:
         return value[at] if isinstance(value, torch.Tensor) and value.dim() else value
@@ -272,7 +275,7 @@ def narrowed(problem: Problem, at: Any, weights: Tensor) -> Problem:
         problem,
         tokens=own,
         options={name: of(value) for name, value in problem.options.items()},
-        aggregation=_Weights(known=weights),
+        aggregation=_Known(known=known),
         ref_log_probs=of(problem.ref_log_probs),
     )
 
