@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -289,6 +290,7 @@ def test_wrong_input_is_named() -> None:
     for call, message in [
         (lambda: ap.Search(1, 9, rule="beam", n=0), "n: got 0, expected an integer of at least 1"),
         (lambda: ap.Search(1, 9, rule="no_such"), "rule"),
+        (lambda: ap.Search(1, 9, rule="prorag", merge=True), "merge: got True, expected False"),
         (lambda: ap.Search(1, 9, rule="omegaprm", compat="mine"), "compat"),
         (lambda: rules.rule_scores("beam", visits=[1], value_sums=[1.0]), "beam"),
         (lambda: rules.rule_scores("uct", visits=[-1], value_sums=[1.0]), r"visits\[0\]"),
@@ -321,3 +323,58 @@ def test_a_pool_without_a_mixed_root_ends() -> None:
         runs = [[1, 2, 3]] * len(rewards)
         search.expand(leaves, rollouts=[rewards], rollout_tokens=[runs])
         assert not search.select(4) and search.bisections(0) == []
+
+
+def answer(leaves: ap.Leaves) -> dict[str, Any]:
+    """An answer with every column that any rule may need, the same for the same request."""
+    out: dict[str, Any] = {name: [] for name in ("values", "priors", "child_values", "terminal")}
+    out |= {"rollouts": [], "rollout_tokens": [], "rollout_log_probs": [], "tokens": []}
+    for tree, node, kind, want in zip(
+        leaves.tree, leaves.node, leaves.kind, leaves.want, strict=True
+    ):
+        draw = np.random.default_rng([tree, node, kind])
+        runs = ap.tree.KINDS[kind] in ("rollout", "probe")
+        width, count = (0, int(want)) if runs else (int(want) or 3, 0)
+        lengths = draw.integers(2, 20, count)
+        out["values"].append(float(draw.uniform()))
+        out["terminal"].append(bool(not runs and node and draw.uniform() < 0.1))
+        out["priors"].append(draw.uniform(0.1, 1, width))
+        out["child_values"].append(draw.uniform(size=width))
+        out["tokens"].append([draw.integers(0, 9, 2) for _ in range(width)])
+        out["rollouts"].append(draw.integers(0, 2, count).astype(float))
+        out["rollout_tokens"].append([draw.integers(0, 9, n) for n in lengths])
+        out["rollout_log_probs"].append([-draw.uniform(0.1, 3, n) for n in lengths])
+    return out
+
+
+def state(search: ap.Search) -> list[Any]:
+    nodes, rollouts = search.nodes(), search.rollouts()
+    ends = [search.finals(tree).tolist() for tree in range(search.num_roots)]
+    pools = [search.bisections(tree) for tree in range(search.num_roots)]
+    columns = (nodes.parent, nodes.visits, nodes.value_sum, rollouts.node, rollouts.mark)
+    return [*(column.tolist() for column in columns), ends, pools]
+
+
+@by_rule
+def test_resumed_in_the_middle(card: RuleCard, tmp_path: Path) -> None:
+    """A rule keeps nothing beside its tree: a resumed search ends as an unbroken one."""
+
+    def started() -> ap.Search:
+        return ap.Search(2, 400, rule=card.name, num_simulations=12, max_depth=6, seed=5)
+
+    whole, rounds = started(), 0
+    while leaves := whole.select(4):
+        whole.expand(leaves, **answer(leaves))
+        rounds += 1
+    assert rounds > 1
+    broken = started()
+    broken.log_to(tmp_path)
+    for _ in range(rounds // 2):
+        leaves = broken.select(4)
+        broken.expand(leaves, **answer(leaves))
+    broken.select(4)
+    broken.close()
+    resumed = ap.Search.resume(tmp_path)
+    while leaves := resumed.select(4):
+        resumed.expand(leaves, **answer(leaves))
+    assert state(resumed) == state(whole)

@@ -58,12 +58,14 @@ pub fn grow(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) -> Option<Range
     if ask.node != ROOT {
         step.tree.set_reward(ask.node, answer.reward);
     }
-    if answer.terminal {
+    let widens = step.tree.hot[ask.node as usize].children > 0;
+    if answer.terminal && !widens {
         step.tree.set(ask.node, Fact::Terminal, true);
         return None;
     }
     if !step.attach(ask.node, answer) {
-        step.tree.set(ask.node, Fact::Barren, true);
+        let fact = if widens { Fact::Exhausted } else { Fact::Barren };
+        step.tree.set(ask.node, fact, true);
         return None;
     }
     Some(first..step.tree.len() as u32)

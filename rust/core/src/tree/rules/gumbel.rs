@@ -130,6 +130,10 @@ impl Options {
 }
 
 impl Rule for Options {
+    fn merges(&self) -> bool {
+        true
+    }
+
     fn choose(&self, at: &At<'_>) -> Option<u32> {
         if at.node == ROOT {
             return self.root(at);

@@ -45,6 +45,10 @@ fn mean_q(at: &At<'_>) -> f64 {
 }
 
 impl Rule for Options {
+    fn merges(&self) -> bool {
+        true
+    }
+
     fn reads_bounds(&self) -> bool {
         true
     }

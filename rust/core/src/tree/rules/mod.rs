@@ -160,6 +160,12 @@ pub trait Rule: Send + Sync {
         step.take(ask, answer);
     }
 
+    /// Whether equal states may be merged: whether each simulation is one descent, whose path
+    /// is known, and one value.
+    fn merges(&self) -> bool {
+        false
+    }
+
     /// Whether the rule reads [`Tree::bounds`], which costs a little.
     fn reads_bounds(&self) -> bool {
         false

@@ -36,6 +36,10 @@ pub fn scaled(at: &At<'_>) -> Vec<f64> {
 }
 
 impl Rule for Options {
+    fn merges(&self) -> bool {
+        true
+    }
+
     fn choose(&self, at: &At<'_>) -> Option<u32> {
         let visits = at.visits(at.hot());
         let scale = *self.c_init + ((visits + *self.c_base + 1.0) / *self.c_base).ln();

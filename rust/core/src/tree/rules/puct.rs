@@ -89,6 +89,10 @@ impl Options {
 }
 
 impl Rule for Options {
+    fn merges(&self) -> bool {
+        true
+    }
+
     fn choose(&self, at: &At<'_>) -> Option<u32> {
         if self.proven_exact || self.first_play == FirstPlay::Value {
             return at.best(self.score(at));

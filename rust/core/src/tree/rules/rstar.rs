@@ -59,6 +59,10 @@ impl Options {
 }
 
 impl Rule for Options {
+    fn merges(&self) -> bool {
+        true
+    }
+
     fn choose(&self, at: &At<'_>) -> Option<u32> {
         let fresh = |c: &Hot| !c.is_closed() && at.visits(c) == 0.0;
         let count = at.children().iter().filter(|c| fresh(c)).count() as u64;

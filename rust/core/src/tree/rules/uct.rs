@@ -59,4 +59,8 @@ impl Options {
 
 impl Rule for Options {
     by_score!();
+
+    fn merges(&self) -> bool {
+        true
+    }
 }

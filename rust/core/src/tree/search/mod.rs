@@ -53,7 +53,8 @@ impl Forest {
     ///
     /// # Errors
     ///
-    /// No roots or more than 2^28; a limit out of its range.
+    /// No roots or more than 2^28; a limit out of its range; merging under a rule that
+    /// cannot.
     pub fn new(roots: usize, rule: Box<dyn Rule>, limits: Limits) -> Result<Self> {
         if roots == 0 || roots > 1 << 28 {
             return Err(Error::BadOption {
@@ -64,6 +65,15 @@ impl Forest {
             });
         }
         limits.validate()?;
+        if limits.merge && !rule.merges() {
+            return Err(Error::BadOption {
+                method: "search",
+                option: "merge",
+                got: "True".to_owned(),
+                expected: "False with this rule, whose simulations are not single descents"
+                    .to_owned(),
+            });
+        }
         let mut tree = Tree::new(limits.gamma, limits.keeps(rule.reads_bounds()));
         tree.merged = limits.merge.then(|| Box::new(Merged::default()));
         Ok(Self {
