@@ -253,13 +253,19 @@ def narrowed(problem: Problem, at: Any) -> Problem:
     Spans keep their ids and their count, so that a row's weight is found by its id.
     """
     tokens = problem.tokens
-    known = problem.aggregation.row_weights(tokens.mask, tokens.rows)
+    known, spans = problem.aggregation.row_weights(tokens.mask, tokens.rows), tokens.segments
 
     def of(value: Any) -> Any:
         return value[at] if isinstance(value, torch.Tensor) and value.dim() else value
 
-    def spans(whole: Spans) -> Spans:
-        return Spans(whole.count, ids=row_ids(whole, len(tokens.mask), tokens.mask.device)[at])
+    def ids(whole: Spans) -> Tensor:
+        return row_ids(whole, len(tokens.mask), tokens.mask.device)[at]
+
+    def rows() -> Spans:
+        own, count = ids(tokens.rows), tokens.rows.count
+        # Also of rows without a token here: the kernels look each one up.
+        starts = torch.searchsorted(own, torch.arange(count + 1, device=own.device))
+        return Spans(count, ids=own, offsets=starts)
 
     own = replace(
         tokens,
@@ -267,8 +273,8 @@ def narrowed(problem: Problem, at: Any) -> Problem:
         old_log_probs=of(tokens.old_log_probs),
         advantages=of(tokens.advantages),
         mask=of(tokens.mask),
-        rows=spans(tokens.rows),
-        segments=None if tokens.segments is None else spans(tokens.segments),
+        rows=rows(),
+        segments=spans and Spans(spans.count, ids=ids(spans)),
         rollout_weights=of(tokens.rollout_weights),
     )
     return replace(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,3 +173,13 @@ def test_wrong_input() -> None:
         ap.linear_policy_loss(*given, **named, clip_hi=0.3)
     with pytest.raises(InputError, match="targets"):
         ap.linear_policy_loss(*given[:2], given[2] + V, *given[3:], **named)
+
+
+def test_interpreted() -> None:
+    """The same through the Triton kernels, which read the pieces' weights by row."""
+    pytest.importorskip("triton")
+    path = Path(__file__).parent / "linear_kernels.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+    env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
