@@ -39,7 +39,8 @@ new_environment() {
         ;;
       trl) "$1/bin/python" -m pip install --quiet 'trl>=1.16' torch ;;
       search)
-        "$1/bin/python" -m pip install --quiet 'numpy>=1.24' jax mctx open_spiel
+        "$1/bin/python" -m pip install --quiet 'numpy>=1.24' jax mctx open_spiel tqdm
+        "$1/bin/python" -m pip install --quiet --no-deps llm-reasoners
         ;;
     esac
     "$1/bin/python" -m pip install --quiet pytest 'pytest-benchmark>=4'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -66,9 +68,15 @@ def bench_openspiel(compare: Callable[..., None]) -> None:
     )
 
 
-def bench_llm_reasoners(compare: Callable[..., None]) -> None:
-    reasoners = pytest.importorskip("reasoners")
-    mcts = pytest.importorskip("reasoners.algorithm.mcts")
+def bench_llm_reasoners(compare: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its search imports torch and transformers for annotations; names stand in for them."""
+    stand_in = types.ModuleType("transformers")
+    stand_in.StoppingCriteriaList = list  # type: ignore[attr-defined]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+        patch.setitem(sys.modules, "transformers", stand_in)
+        reasoners = pytest.importorskip("reasoners")
+        mcts = pytest.importorskip("reasoners.algorithm.mcts")
     simulations, children = 1000, 8
     answers = table(children)
 

@@ -18,6 +18,7 @@ pub use crate::tree::request::{Ask, Kind, Leaf};
 pub use select::Order;
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::tree::arena::{NONE, Tree};
 use crate::tree::merge::Merged;
 use crate::tree::rules::{At, Rule};
@@ -53,8 +54,8 @@ impl Forest {
     ///
     /// # Errors
     ///
-    /// No roots or more than 2^28; a limit out of its range; merging under a rule that
-    /// cannot.
+    /// No roots or more than 2^28, or than there is memory for; a limit out of its range;
+    /// merging under a rule that cannot.
     pub fn new(roots: usize, rule: Box<dyn Rule>, limits: Limits) -> Result<Self> {
         if roots == 0 || roots > 1 << 28 {
             return Err(Error::BadOption {
@@ -76,9 +77,14 @@ impl Forest {
         }
         let mut tree = Tree::new(limits.gamma, limits.keeps(rule.reads_bounds()));
         tree.merged = limits.merge.then(|| Box::new(Merged::default()));
+        let (mut trees, mut desks) = (Vec::new(), Vec::new());
+        memory::reserve(&mut trees, roots)?;
+        memory::reserve(&mut desks, roots)?;
+        trees.resize(roots, tree);
+        desks.resize(roots, Desk::default());
         Ok(Self {
-            trees: vec![tree; roots],
-            desks: vec![Desk::default(); roots],
+            trees,
+            desks,
             rule,
             limits,
             waiting: VecDeque::new(),
