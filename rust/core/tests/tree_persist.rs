@@ -205,16 +205,17 @@ fn lengths_that_lie_and_lists_without_end_are_refused() {
 // Forests.
 
 fn forest(rule: &str, seed: u64) -> Forest {
+    let rule = rules::make(rule, &Settings::new()).unwrap();
     let limits = Limits {
         max_nodes: 400,
         simulations: 60,
         seed,
-        merge: seed % 2 == 1,
+        merge: seed % 2 == 1 && rule.merges(),
         variance: seed % 3 == 1,
         widening: (seed % 4 == 2).then_some((2.0, 0.5)),
         ..Limits::default()
     };
-    Forest::new(3, rules::make(rule, &Settings::new()).unwrap(), limits).unwrap()
+    Forest::new(3, rule, limits).unwrap()
 }
 
 /// One round of asking and telling, some answers of which fail or are left out; whether
@@ -238,6 +239,8 @@ fn go_on(forest: &mut Forest, seed: u64, all: bool) -> bool {
                     tickets: &[leaf.ticket],
                     children: &[children],
                     values: Some(&[draw.uniform(2)]),
+                    priors: Some(&vec![0.25; children]),
+                    child_values: Some(&vec![0.5; children]),
                     tokens: Some(TokenRows { tokens: &tokens, lengths: &lengths }),
                     ..Answers::default()
                 };
