@@ -8,41 +8,20 @@ server beyond `POST /completions` with `stream`: vLLM, SGLang, llama.cpp and
 `transformers serve` have it, and the first two keep the shared prefix. Text is
 streamed, and a step's stream is left at the end of the step: whether a text ended by
 itself or at a stop is thus known, which the endpoint's answer does not say.
-Depends on `evaluators`; imports httpx, and is imported by nothing.
+Depends on `evaluators` and `openai_connection`; is imported by nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from apportion.errors import EvaluatorError, ExtraMissingError, OptionError
+from apportion.errors import EvaluatorError, OptionError
 from apportion.evaluators import Answer, Request, Step
-
-try:
-    import httpx
-except ImportError as missing:
-    raise ExtraMissingError(
-        'apportion.integrations.openai needs httpx: pip install "apportion[search]"'
-    ) from missing
-
-PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-"""Statuses after which the same request may succeed."""
-
-
-T = TypeVar("T")
-
-
-class _Passing(Exception):
-    """A failure after which another attempt is worth its time, after `wait` seconds."""
-
-    def __init__(self, what: str, wait: float = 0.0) -> None:
-        super().__init__(what)
-        self.wait = wait
+from apportion.integrations.openai_connection import Connection, Passing
 
 
 @dataclass(eq=False)
@@ -108,11 +87,11 @@ class OpenAIEvaluator:
                 raise OptionError(f"{name}: got {getattr(self, name)}, expected at least {low}")
         if not self.timeout > 0:
             raise OptionError(f"timeout: got {self.timeout}, expected seconds above 0")
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
 
     async def __aenter__(self) -> OpenAIEvaluator:
         """Opens connections that last for the block."""
-        self._connection = _Connection(self)
+        self._connection = Connection(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -129,7 +108,7 @@ class OpenAIEvaluator:
         connection = self._connection
         return list(await asyncio.gather(*(self._answer(connection, r) for r in requests)))
 
-    async def _answer(self, connection: _Connection, request: Request) -> Answer:
+    async def _answer(self, connection: Connection, request: Request) -> Answer:
         try:
             if request.kind == "value":
                 return Answer(value=await self._value(connection, request))
@@ -145,7 +124,7 @@ class OpenAIEvaluator:
         prompt = self.template.replace("{prompt}", request.prompt) + request.text
         return {"model": self.model, "prompt": prompt, **more, **self.extra}
 
-    async def _sample(self, connection: _Connection, request: Request, seed: int) -> Step:
+    async def _sample(self, connection: Connection, request: Request, seed: int) -> Step:
         """One step, or one rollout."""
         expands = request.kind == "expand"
         limit = self.max_step_tokens if expands else self.max_rollout_tokens
@@ -161,7 +140,7 @@ class OpenAIEvaluator:
             body["logprobs"] = 1
         return await connection.attempts(lambda: self._read(connection, body, expands))
 
-    async def _read(self, connection: _Connection, body: dict[str, Any], steps: bool) -> Step:
+    async def _read(self, connection: Connection, body: dict[str, Any], steps: bool) -> Step:
         """Read a stream to its end, or to the end of the step."""
         text, reason = "", None
         log_probs: list[Any] = []
@@ -174,12 +153,12 @@ class OpenAIEvaluator:
                 text, reason = text[:end], "step"
                 break
         if reason is None:
-            raise _Passing("the stream broke off")
+            raise Passing("the stream broke off")
         if self.log_probs and text and not log_probs:
             raise connection.error("got no log-probs; set log_probs=False for this server")
         return Step(text, (), _numbers(log_probs, connection), done=reason == "stop")
 
-    async def _score(self, connection: _Connection, request: Request, text: str) -> Step:
+    async def _score(self, connection: Connection, request: Request, text: str) -> Step:
         """Log-probs of a candidate, of a request that is echoed."""
         body = self._body(request, max_tokens=1, echo=True, logprobs=1)
         start = len(body["prompt"])
@@ -200,7 +179,7 @@ class OpenAIEvaluator:
             raise connection.error("no echoed tokens: the server does not score candidates")
         return Step(text, (), _numbers(inside, connection))
 
-    async def _value(self, connection: _Connection, request: Request) -> float:
+    async def _value(self, connection: Connection, request: Request) -> float:
         """P(good) / (P(good) + P(bad)) of the next token."""
         if self.judge is None:
             raise OptionError('judge: got None, expected two texts, for requests of kind "value"')
@@ -216,7 +195,7 @@ class OpenAIEvaluator:
             raise connection.error(f"neither of {self.judge} among the likeliest {sorted(top)}")
         return good / (good + bad)
 
-    async def _choice(self, connection: _Connection, body: dict[str, Any], what: str) -> Any:
+    async def _choice(self, connection: Connection, body: dict[str, Any], what: str) -> Any:
         """The log-probs of an answer that is not streamed."""
 
         async def ask() -> Any:
@@ -233,78 +212,6 @@ class OpenAIEvaluator:
         return found
 
 
-class _Connection:
-    """Open connections to the server, with attempts and limits."""
-
-    def __init__(self, options: OpenAIEvaluator) -> None:
-        self.url = options.url.rstrip("/") + "/completions"
-        self._options = options
-        self._places = asyncio.Semaphore(options.concurrency)
-        headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
-        limits = httpx.Limits(max_connections=options.concurrency)
-        self.client = httpx.AsyncClient(headers=headers, timeout=options.timeout, limits=limits)
-
-    def error(self, what: str) -> EvaluatorError:
-        return EvaluatorError(f"{self.url}: {what}")
-
-    async def attempts(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` returns, asked again after failures that may pass."""
-        options = self._options
-        for attempt in range(options.retries + 1):
-            wait = options.backoff * 2**attempt
-            try:
-                async with self._places:
-                    return await asyncio.wait_for(ask(), options.timeout)
-            except _Passing as passing:
-                reason = str(passing)
-                wait = max(wait, min(passing.wait, options.timeout))
-            except (asyncio.TimeoutError, httpx.TimeoutException):
-                reason = f"no answer within {options.timeout:g} s"
-            except httpx.TransportError as failed:
-                reason = f"{type(failed).__name__}: {failed}"
-            if attempt < options.retries:
-                await asyncio.sleep(wait)
-        raise self.error(f"{reason}; {options.retries + 1} attempts")
-
-    async def stream(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The choices of a streamed answer, one an event."""
-        async with self.client.stream("POST", self.url, json=body) as reply:
-            await self.check(reply)
-            async for line in reply.aiter_lines():
-                if not line.startswith("data:"):
-                    continue
-                data = line[len("data:") :].strip()
-                if data == "[DONE]":
-                    return
-                try:
-                    event = json.loads(data)
-                    choices = event.get("choices")
-                except (ValueError, AttributeError) as error:
-                    raise self.error(f"got {data[:80]!r}, expected an event") from error
-                if event.get("error"):
-                    raise _Passing(f"the server's error: {str(event['error'])[:200]}")
-                if choices:
-                    yield choices[0]
-
-    async def check(self, reply: httpx.Response) -> None:
-        """Raise what a status means."""
-        if reply.status_code < 400:
-            return
-        text = (await reply.aread()).decode("utf-8", "replace")
-        what = f"status {reply.status_code}: {' '.join(text.split())[:200]}"
-        if reply.status_code in PASSING:
-            raise _Passing(what, _seconds(reply.headers.get("retry-after")))
-        raise self.error(what)
-
-
-def _seconds(header: str | None) -> float:
-    """A `Retry-After` in seconds; one that is a date counts as none."""
-    try:
-        return max(0.0, float(header or 0))
-    except ValueError:
-        return 0.0
-
-
 def _first_end(text: str, stops: Sequence[str]) -> int | None:
     """Where the first stop after the leading blanks ends."""
     lead = len(text) - len(text.lstrip())
@@ -312,7 +219,7 @@ def _first_end(text: str, stops: Sequence[str]) -> int | None:
     return min(found, default=None)
 
 
-def _numbers(log_probs: Sequence[Any], connection: _Connection) -> tuple[float, ...]:
+def _numbers(log_probs: Sequence[Any], connection: Connection) -> tuple[float, ...]:
     """Log-probs, each a finite number or refused."""
     for value in log_probs:
         if (

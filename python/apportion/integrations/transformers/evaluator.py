@@ -5,16 +5,13 @@
 
 All requests of a call are one batch, and what their prefixes share is computed once:
 keys and values of a prefix are kept, so that a child costs the tokens of its own step.
-Depends on `prefix_cache`, `sampling` and `evaluators`; imports torch and transformers.
+Depends on `prefix_cache`, `rows`, `sampling` and `evaluators`; imports torch and transformers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from apportion.errors import EvaluatorError, ExtraMissingError, InputError, OptionError
 from apportion.evaluators import Answer, Request, Step
@@ -23,6 +20,7 @@ try:
     import torch
 
     from apportion.integrations.transformers.prefix_cache import Batch, PrefixCache, shares
+    from apportion.integrations.transformers.rows import Prefix, Row, draws, ends_of
     from apportion.integrations.transformers.sampling import Sampling, choose
 except ImportError as missing:
     raise ExtraMissingError(
@@ -30,24 +28,6 @@ except ImportError as missing:
     ) from missing
 
 PROPOSALS = ("sample", "top_k")
-
-
-Prefix = tuple[tuple[int, ...], tuple[int, ...]]
-"""Tokens of a state, and where in them its steps begin."""
-
-
-@dataclass(eq=False)
-class Row:
-    """One continuation in the making."""
-
-    prefix: Prefix
-    stops: tuple[str, ...]
-    room: int
-    draws: Any
-    first: int | None = None
-    tokens: list[int] = field(default_factory=list)
-    log_probs: list[float] = field(default_factory=list)
-    done: bool = False
 
 
 class TransformersEvaluator:
@@ -114,7 +94,7 @@ class TransformersEvaluator:
         self.batch_size = batch_size
         self.judge_prompt = judge_prompt
         self.judge = None if judge is None else tuple(self._one_token(text) for text in judge)
-        self.ends = _ends(model, tokenizer)
+        self.ends = ends_of(model, tokenizer)
         self.limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.cache = PrefixCache(model, cache_tokens) if shares(model) else None
         self._prompts: dict[str, tuple[int, ...]] = {}
@@ -207,11 +187,11 @@ class TransformersEvaluator:
         if request.kind == "rollout":
             if room <= 0:
                 return [Row(prefix, (), 0, None) for _ in request.seeds]
-            return [Row(prefix, (), room, _draws(seed, room)) for seed in request.seeds]
+            return [Row(prefix, (), room, draws(seed, room)) for seed in request.seeds]
         if room <= 0:
             return []
         if self.proposals == "sample":
-            return [Row(prefix, self.stop, room, _draws(seed, room)) for seed in request.seeds]
+            return [Row(prefix, self.stop, room, draws(seed, room)) for seed in request.seeds]
         count = min(request.count, self.model.config.get_text_config().vocab_size)
         return [Row(prefix, self.stop, room, None, first=rank) for rank in range(count)]
 
@@ -322,16 +302,3 @@ class TransformersEvaluator:
         if len(tokens) != 1:
             raise OptionError(f"judge: {text!r} is {len(tokens)} tokens, expected one")
         return tokens[0]
-
-
-def _draws(seed: int, count: int) -> Any:
-    """Uniform numbers of one continuation, a number a token."""
-    return np.random.Generator(np.random.Philox(seed)).random(count)
-
-
-def _ends(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer."""
-    config = getattr(model, "generation_config", None)
-    ids = getattr(config, "eos_token_id", None)
-    found = [*ids] if isinstance(ids, list | tuple) else [ids]
-    return frozenset(i for i in (*found, tokenizer.eos_token_id) if i is not None)
