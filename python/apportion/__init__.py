@@ -29,8 +29,9 @@ from apportion.kl_control import AdaptiveKLController
 from apportion.methods import MethodCard, columns, methods
 from apportion.report import write_report
 from apportion.rollouts import Rollouts
+from apportion.search_data import Leaves, Nodes
 from apportion.threads import get_num_threads, num_threads, set_num_threads
-from apportion.tree import Leaves, Nodes, Search
+from apportion.tree import Search
 
 if TYPE_CHECKING:
     from apportion import critic_loss as _critic_loss

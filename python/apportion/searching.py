@@ -11,7 +11,8 @@ from apportion.progress import reporter
 if TYPE_CHECKING:
     import asyncio
 
-    from apportion.tree import Leaves, Search
+    from apportion.search_data import Leaves
+    from apportion.tree import Search
 
 Answer = Mapping[str, Any]
 

@@ -6,7 +6,7 @@
         search.expand(leaves, values=values, priors=priors)
 
 The engine knows nodes by number; what a node stands for (a text, a state) is kept by
-the caller under `(tree, node)`. Depends on `answers`, `searching`, `search_log`,
+the caller under `(tree, node)`. Depends on `answers`, `search_data`, `searching`, `search_log`,
 `timeline`, `errors` and the core.
 """
 
@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Awaitable, Callable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +25,7 @@ from apportion import _core, searching
 from apportion.answers import encode
 from apportion.arrays import Array, integers
 from apportion.errors import InputError, OptionError
+from apportion.search_data import Leaves, Nodes, SearchRollouts
 from apportion.threads import get_num_threads
 from apportion.timeline import Timeline
 
@@ -33,109 +33,6 @@ if TYPE_CHECKING:
     from apportion.credit import Credit
     from apportion.search_log import SearchLog
     from apportion.trees.data import Texts
-
-KINDS = ("expand", "value", "rollout", "verify", "probe", "partial")
-"""What a request asks for, by its number in `Leaves.kind`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Leaves:
-    """Requests, one row each: nodes and what is to be found out about them.
-
-    `ticket` is what the answer is given under; `tree` and `node` say where the leaf is,
-    `parent` and `action` (which child of its parent; both -1 at a root) how it is
-    reached, `depth` its distance from the root. `kind` is the number in `KINDS` of what
-    is asked, `want` how many children or rollouts (0: as many as the evaluator likes),
-    `length` the most tokens of each (0: no limit).
-    """
-
-    ticket: Array
-    tree: Array
-    node: Array
-    parent: Array
-    action: Array
-    depth: Array
-    kind: Array
-    want: Array
-    length: Array
-    _forest: Any
-
-    def __len__(self) -> int:
-        """Number of requests."""
-        return len(self.ticket)
-
-    def __getitem__(self, rows: Any) -> Leaves:
-        """Some of the requests: a slice, a mask or indices."""
-        rows = np.atleast_1d(np.arange(len(self))[rows])
-        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self)[:-1]}
-        return Leaves(**columns, _forest=self._forest)
-
-    def of(self, kind: str) -> Leaves:
-        """The requests of one kind."""
-        if kind not in KINDS:
-            raise InputError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
-        return self[self.kind == KINDS.index(kind)]
-
-    def paths(self) -> Iterator[tuple[int, Array]]:
-        """For each request its tree and the nodes from the root to it."""
-        flat, offsets = self._forest.paths(self.tree, self.node)
-        for tree, start, end in zip(self.tree, offsets[:-1], offsets[1:], strict=True):
-            yield int(tree), flat[start:end]
-
-    def tokens(self) -> tuple[Array, Array]:
-        """Tokens from the root to each node, one after the other, and `(n + 1,)` offsets."""
-        flat, offsets = self._forest.path_tokens(self.tree, self.node)
-        return flat, offsets
-
-
-@dataclass(frozen=True, eq=False)
-class Nodes:
-    """All nodes of a search, tree after tree, one row each.
-
-    Tree `t` has rows `offsets[t]` to `offsets[t + 1]`; `parent` and `first_child` count
-    from the tree's first row and are -1 where there is none. `q` is the mean return of
-    the edge into a node as its parent compares it, `value` the node's own mean.
-    `variance` is the unbiased one of the edge's returns: infinite with fewer than two
-    visits, or where the search does not keep it. `state` is the node itself, or the equal
-    one that it was merged into.
-    """
-
-    offsets: Array
-    parent: Array
-    depth: Array
-    first_child: Array
-    children: Array
-    visits: Array
-    value_sum: Array
-    q: Array
-    value: Array
-    raw_value: Array
-    reward: Array
-    prior: Array
-    variance: Array
-    terminal: Array
-    closed: Array
-    proven: Array
-    failures: Array
-    state: Array
-
-
-@dataclass(frozen=True, eq=False)
-class SearchRollouts:
-    """All rollouts of a search, tree after tree, one row each.
-
-    Tree `t` has rows `offsets[t]` to `offsets[t + 1]`. `node` is where a rollout began,
-    `reward` what it earned, `mark` a rule's own number (how often a pool searched it;
-    2**32 - 1 where a branching rule cut it in two). Its tokens are
-    `tokens[token_offsets[i]:token_offsets[i + 1]]`.
-    """
-
-    offsets: Array
-    node: Array
-    reward: Array
-    mark: Array
-    tokens: Array
-    token_offsets: Array
 
 
 class Search:

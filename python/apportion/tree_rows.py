@@ -18,7 +18,8 @@ from apportion.rollouts import Rollouts
 from apportion.tree_credit import node_values
 
 if TYPE_CHECKING:
-    from apportion.tree import Nodes, Search
+    from apportion.search_data import Nodes
+    from apportion.tree import Search
 
 CUT = 2**32 - 1
 """Mark of a rollout that was cut in two."""

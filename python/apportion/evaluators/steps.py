@@ -19,7 +19,8 @@ from apportion.evaluators.loop import run_batches
 from apportion.evaluators.requests import PRIORS, Answer, Model, Request, Step, priors, seeds
 from apportion.evaluators.states import END, Found, State, distinct, span
 from apportion.evaluators.table import states_of, step_rows
-from apportion.tree import KINDS, Leaves, Search
+from apportion.search_data import KINDS, Leaves
+from apportion.tree import Search
 
 
 @dataclass(eq=False)
