@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import apportion as ap
+from apportion.search_data import KINDS
 
 Case = dict[str, Any]
 Outputs = dict[str, Any]
@@ -122,7 +123,7 @@ def early_rejection(case: Case) -> Outputs:
     )
     texts = Texts(search)
     candidates = iter(case["inputs"]["scored_candidates_in_order"])
-    partial = ap.tree.KINDS.index("partial")
+    partial = KINDS.index("partial")
     while leaves := search.select(64):
         if leaves.kind[0] != partial:
             done = [[f"c{i}|"] for i in range(len(leaves))]

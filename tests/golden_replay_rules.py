@@ -13,6 +13,7 @@ import numpy as np
 
 import apportion as ap
 from apportion import rules
+from apportion.search_data import KINDS
 from golden_replay_beams import BEAM_REPLAY
 from golden_replay_pools import POOL_REPLAY
 
@@ -38,7 +39,7 @@ class Script:
         return leaves
 
     def kind(self, leaves: ap.Leaves) -> str:
-        return ap.tree.KINDS[leaves.kind[0]]
+        return KINDS[leaves.kind[0]]
 
     def children(self, node: int) -> list[int]:
         nodes = self.search.nodes()
@@ -133,7 +134,7 @@ def prorag(case: Case) -> Outputs:
         backup, here = backups[int(nodes.visits[0])], names[int(leaves.node[0])]
         path, below = tuple(backup["path"]), theirs(here)["ch"]
         value = [backup["reward"]]
-        if leaves.kind[0] == ap.tree.KINDS.index("rollout"):
+        if leaves.kind[0] == KINDS.index("rollout"):
             assert path == here, (path, here)
             search.expand(leaves, values=value)
         elif below:

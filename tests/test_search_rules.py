@@ -14,6 +14,7 @@ import pytest
 import apportion as ap
 from apportion import rules
 from apportion.rules import RuleCard
+from apportion.search_data import KINDS
 from golden_replay_rules import RULES_REPLAY
 from golden_replay_tree import TREE_REPLAY
 from oracles import rules as naive
@@ -333,7 +334,7 @@ def answer(leaves: ap.Leaves) -> dict[str, Any]:
         leaves.tree, leaves.node, leaves.kind, leaves.want, strict=True
     ):
         draw = np.random.default_rng([tree, node, kind])
-        runs = ap.tree.KINDS[kind] in ("rollout", "probe")
+        runs = KINDS[kind] in ("rollout", "probe")
         width, count = (0, int(want)) if runs else (int(want) or 3, 0)
         lengths = draw.integers(2, 20, count)
         out["values"].append(float(draw.uniform()))
