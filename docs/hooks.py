@@ -15,7 +15,7 @@ from typing import Any
 import apportion
 from apportion.cli.methods import shown
 from apportion.methods import MethodCard, Option
-from apportion.rules import RuleCard
+from apportion.search.rules import RuleCard
 
 CERTAINTY = {
     "code": "agrees with the authors' code on reference cases",

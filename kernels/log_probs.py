@@ -2,7 +2,7 @@
 
 Registered with torch, so that they can be traced, compiled and differentiated once.
 `kernels/reference/row.py` has the formulas. Arguments are checked before, in
-`apportion.log_probs`. Logits are `(B, T, V)`, everything of a row is `(B, T)`.
+`apportion.loss.log_probs`. Logits are `(B, T, V)`, everything of a row is `(B, T)`.
 """
 
 from __future__ import annotations

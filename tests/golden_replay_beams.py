@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import apportion as ap
-from apportion.search_data import KINDS
+from apportion.search.data import KINDS
 
 Case = dict[str, Any]
 Outputs = dict[str, Any]

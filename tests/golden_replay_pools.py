@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import apportion as ap
-from apportion import rules
+from apportion.search import rules
 
 Case = dict[str, Any]
 Outputs = dict[str, Any]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import apportion as ap
-from apportion import rules
-from apportion.search_data import KINDS
+from apportion.search import rules
+from apportion.search.data import KINDS
 from golden_replay_beams import BEAM_REPLAY
 from golden_replay_pools import POOL_REPLAY
 

@@ -265,7 +265,7 @@ def openspiel(case: Case) -> Outputs:
 
 
 def considered(case: Case) -> Outputs:
-    from apportion.tree import considered_visits
+    from apportion.search.rules import considered_visits
 
     sequences = [
         considered_visits(one["max_num_considered_actions"], one["num_simulations"]).tolist()

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 import apportion as ap  # noqa: E402
 from apportion.kernels.reference.aggregate import MODES  # noqa: E402
-from apportion.loss_presets import PRESETS  # noqa: E402
+from apportion.loss.presets import PRESETS  # noqa: E402
 from loss_batches import (  # noqa: E402
     LOSSES,
     PROMPTS,

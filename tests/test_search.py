@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import apportion as ap
 from apportion.errors import InputError, OptionError
 from apportion.progress import Bar
-from apportion.search_data import KINDS
+from apportion.search.data import KINDS
 from property_settings import examples
 
 WIDTH = 3

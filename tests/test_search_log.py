@@ -6,6 +6,7 @@ import importlib.util
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 import apportion as ap
-from apportion import _core, search_log
+from apportion import _core
+from apportion.search import log as search_log
 
 SOAK = Path(__file__).parent / "soak" / "kill_resume.py"
 LOG = "events.log"
@@ -74,7 +76,7 @@ def test_a_killed_search_ends_as_one_that_never_was(
 def test_every_call_is_either_logged_or_changes_nothing() -> None:
     methods = {name for name in dir(_core.Forest) if not name.startswith("_")}
     assert methods == READS | {"load"} | set(search_log.CALLS), (
-        "sort a new method of the forest into READS here or CALLS in search_log.py"
+        "sort a new method of the forest into READS here or CALLS in search/log.py"
     )
 
 
@@ -97,6 +99,18 @@ def test_resume_at_every_call(tmp_path: Path) -> None:
         assert finished(again) == expected
         again.close()
         assert numbers(ap.Search.read(folder)) == expected
+
+
+def test_time_is_spent_once(tmp_path: Path) -> None:
+    search = ap.Search(1, 10_000, max_seconds=0.2)
+    search.log_to(tmp_path)
+    leaves = search.select(1)
+    time.sleep(0.25)
+    search.expand(leaves, **evaluate(leaves))
+    search.close()
+    again = ap.Search.resume(tmp_path)
+    assert not again.select(1), "the time was spent by the process before"
+    again.close()
 
 
 def test_every_flipped_byte_is_found_and_every_cut_is_survived(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import apportion as ap
-from apportion import rules
-from apportion.rules import RuleCard
-from apportion.search_data import KINDS
+from apportion.search import rules
+from apportion.search.data import KINDS
+from apportion.search.rules import RuleCard
 from golden_replay_rules import RULES_REPLAY
 from golden_replay_tree import TREE_REPLAY
 from oracles import rules as naive

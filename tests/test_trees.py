@@ -139,7 +139,7 @@ def test_a_search_becomes_trees() -> None:
 
 
 def test_the_timeline_is_bounded() -> None:
-    from apportion.timeline import POINTS, Timeline
+    from apportion.search.timeline import POINTS, Timeline
 
     timeline = Timeline()
     for _ in range(5_000):

@@ -3,5 +3,5 @@
 `plan` says how much is computed at a time, `matmul` multiplies with float32 results,
 `log_probs` is differentiable in hidden states and head, `fused` takes the loss along.
 Needs torch, and the row operators of `kernels.log_probs`. Arguments are checked before,
-in `apportion.linear`.
+in `apportion.loss.head`.
 """

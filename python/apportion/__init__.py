@@ -25,35 +25,34 @@ from apportion.errors import (
     OptionError,
 )
 from apportion.io import example_rollouts, iter_groups, read_rollouts, write_credit
-from apportion.kl_control import AdaptiveKLController
 from apportion.methods import MethodCard, columns, methods
 from apportion.report import write_report
 from apportion.rollouts import Rollouts
-from apportion.search_data import Leaves, Nodes
+from apportion.search import Leaves, Nodes, Search
 from apportion.threads import get_num_threads, num_threads, set_num_threads
-from apportion.tree import Search
 
 if TYPE_CHECKING:
-    from apportion import critic_loss as _critic_loss
-    from apportion import linear_loss as _linear_loss
-    from apportion import log_probs as _log_probs
-    from apportion import loss as _loss
-    from apportion import off_policy as _off_policy
     from apportion import trees as _trees
-    from apportion.rules import RuleCard, search_rules
+    from apportion.loss import critic as _critic
+    from apportion.loss import linear as _linear
+    from apportion.loss import log_probs as _log_probs
+    from apportion.loss import off_policy as _off_policy
+    from apportion.loss import policy as _policy
+    from apportion.loss.kl_control import AdaptiveKLController
+    from apportion.search.rules import RuleCard, search_rules
 
     Trees = _trees.Trees
     read_trees = _trees.read_trees
     write_trees = _trees.write_trees
-    aggregate = _loss.aggregate
-    kl_penalty = _loss.kl_penalty
-    linear_policy_loss = _linear_loss.linear_policy_loss
-    losses = _loss.losses
-    policy_loss = _loss.policy_loss
+    aggregate = _policy.aggregate
+    kl_penalty = _policy.kl_penalty
+    linear_policy_loss = _linear.linear_policy_loss
+    losses = _policy.losses
+    policy_loss = _policy.policy_loss
     rollout_rejection = _off_policy.rollout_rejection
     rollout_weights = _off_policy.rollout_weights
     token_log_probs = _log_probs.token_log_probs
-    value_loss = _critic_loss.value_loss
+    value_loss = _critic.value_loss
 
 __all__ = [
     "AdaptiveKLController",
@@ -91,19 +90,20 @@ __all__ = [
 ]
 
 _LATER = {
-    "RuleCard": "rules",
+    "AdaptiveKLController": "loss.kl_control",
+    "RuleCard": "search.rules",
     "Trees": "trees",
-    "aggregate": "loss",
-    "kl_penalty": "loss",
-    "linear_policy_loss": "linear_loss",
-    "losses": "loss",
-    "policy_loss": "loss",
+    "aggregate": "loss.policy",
+    "kl_penalty": "loss.policy",
+    "linear_policy_loss": "loss.linear",
+    "losses": "loss.policy",
+    "policy_loss": "loss.policy",
     "read_trees": "trees",
-    "rollout_rejection": "off_policy",
-    "rollout_weights": "off_policy",
-    "search_rules": "rules",
-    "token_log_probs": "log_probs",
-    "value_loss": "critic_loss",
+    "rollout_rejection": "loss.off_policy",
+    "rollout_weights": "loss.off_policy",
+    "search_rules": "search.rules",
+    "token_log_probs": "loss.log_probs",
+    "value_loss": "loss.critic",
     "write_trees": "trees",
 }
 """Names that need torch or take long to import, and the modules that they are in."""

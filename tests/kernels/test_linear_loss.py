@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 import apportion as ap  # noqa: E402
 from apportion.errors import InputError, OptionError  # noqa: E402
-from apportion.linear_loss import pieces_within  # noqa: E402
+from apportion.loss.linear import pieces_within  # noqa: E402
 
 B, T, H, V = 4, 9, 6, 40
 AROUND = ("loss_agg_mode", "count_rows", "row_eps", "count_floor", "scale_factor")

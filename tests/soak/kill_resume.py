@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 import apportion as ap
-from apportion import search_log
+from apportion.search import log as search_log
 
 LOG = "events.log"
 DONE = 0

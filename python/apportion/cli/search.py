@@ -16,7 +16,7 @@ from apportion.errors import EvaluatorError, ExtraMissingError, OptionError
 from apportion.evaluators import Model, StepEvaluator
 from apportion.evaluators.problems import EXAMPLE, INSTRUCTION, read_problems, verifier
 from apportion.io.step_labels import check_ending, write_steps
-from apportion.tree import Search
+from apportion.search import Search
 
 
 def run(args: argparse.Namespace) -> None:

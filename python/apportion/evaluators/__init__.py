@@ -4,7 +4,7 @@
 which knows text: leaves become requests, answers become values, priors and children.
 A model is anything with `answer(requests)`, plain or async; those of
 `apportion.integrations.transformers` and `apportion.integrations.openai` are two.
-Depends on `tree` and `errors`; torch and httpx stay with the models.
+Depends on `search` and `errors`; torch and httpx stay with the models.
 """
 
 from apportion.evaluators.requests import Answer, Model, Request, Step, priors, seeds

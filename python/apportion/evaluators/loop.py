@@ -1,26 +1,37 @@
-"""The loop of a search whose evaluator can fail in part. Depends on `tree` and `errors`."""
+"""The loop of a search whose evaluator can fail in part. Depends on `search` and `errors`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
 from apportion.errors import EvaluatorError
-from apportion.searching import check_on_error
-from apportion.tree import Search
-
-if TYPE_CHECKING:
-    from apportion.evaluators.steps import StepEvaluator
+from apportion.evaluators.requests import Model
+from apportion.evaluators.states import Found
+from apportion.search import Leaves, Search
+from apportion.search.desk import check_on_error
 
 PATIENCE = 3
 """Batches without any answer after which a search that bears failures ends all the same."""
 
 
+class Partial(Protocol):
+    """An evaluator of which single leaves can fail."""
+
+    model: Model
+
+    async def states_of(self, leaves: Leaves) -> list[Found | EvaluatorError]:
+        """What the model says to each leaf, or why it says nothing."""
+
+    def keep(self, leaves: Leaves, found: list[Found]) -> dict[str, Any]:
+        """Remember what was found; what `Search.expand` is told of it."""
+
+
 async def run_batches(
-    evaluator: StepEvaluator,
+    evaluator: Partial,
     search: Search,
     batch_size: int,
     per_tree: int | None,

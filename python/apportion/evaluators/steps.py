@@ -1,6 +1,6 @@
 """The leaves of a search as states of an answer that a model writes step by step.
 
-Depends on `loop`, `requests`, `states`, `table`, `tree` and `errors`.
+Depends on `loop`, `requests`, `states`, `table`, `search` and `errors`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from apportion.evaluators.loop import run_batches
 from apportion.evaluators.requests import PRIORS, Answer, Model, Request, Step, priors, seeds
 from apportion.evaluators.states import END, Found, State, distinct, span
 from apportion.evaluators.table import states_of, step_rows
-from apportion.search_data import KINDS, Leaves
-from apportion.tree import Search
+from apportion.search import KINDS, Leaves, Search
 
 
 @dataclass(eq=False)

@@ -1,6 +1,6 @@
 """Between states and the tables of a search: rows of steps, and states after a resume.
 
-Depends on `states`, `tree` and NumPy.
+Depends on `states`, `search` and NumPy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from apportion.evaluators.requests import Step
 from apportion.evaluators.states import State
-from apportion.tree import Search
+from apportion.search import Search
 
 Places = tuple[int, int]
 

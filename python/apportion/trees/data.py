@@ -1,52 +1,25 @@
 """Trees as they are kept: parents, numbers and texts, one row a node. NumPy and `errors` alone.
 
-What a search stands at, what another project has written, and what lies in a file all
-become `Trees`; pictures and files are made of nothing else.
+Pictures are made of these; `Trees`, which can also show itself, is in `trees`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from apportion.arrays import Array, floats, integers, to_numpy
 from apportion.errors import DtypeError, InputError
 
-if TYPE_CHECKING:
-    from apportion.tree import Search
-
-Texts = Mapping[tuple[int, int], str] | Callable[[int, int], str | None] | Sequence[str | None]
-
-STRUCTURE = ("offsets", "parent", "depth", "first_child", "children")
-"""Columns of `Search.nodes()` that say how nodes hang together, not what they are worth."""
-
-UNVISITED = ("q", "value", "raw_value")
-"""Columns that say nothing of a node without visits, and are NaN there."""
+Self = TypeVar("Self", bound="TreeColumns")
 
 
 @dataclass(frozen=True, eq=False)
-class Trees:
-    """Any number of trees, tree after tree, parents before their children.
-
-    Attributes:
-        offsets: `(trees + 1,)` rows of tree `t` are `offsets[t]` to `offsets[t + 1]`.
-        parent: `(nodes,)` each node's parent, counted from its tree's first row; -1 at
-            the root, which is the first row.
-        columns: further columns by name, `(nodes,)` integers, floats or booleans; NaN
-            where a number is absent. `visits` and `value` are what pictures show.
-        texts: `(nodes,)` what each node stands for, or `None`; of a root the question.
-        names: a name a tree, or `None`.
-        meta: anything of the whole that JSON can hold.
-        timeline: budget over time: columns of equal length, `seconds` among them.
-
-    Raises:
-        InputError: lengths that differ; a tree without nodes; a parent that is no
-            earlier node of its tree. Names the column and the index.
-        DtypeError: a column that holds no numbers.
-    """
+class TreeColumns:
+    """Columns of any number of trees; see `Trees`, which has pictures too."""
 
     offsets: Array
     parent: Array
@@ -108,7 +81,7 @@ class Trees:
                 counts[up[row]] += counts[row]
         return np.array(counts, dtype=np.int64)
 
-    def select(self, trees: Sequence[int]) -> Trees:
+    def select(self: Self, trees: Sequence[int]) -> Self:
         """Some of the trees, in the order given.
 
         Raises:
@@ -120,94 +93,14 @@ class Trees:
                 raise InputError(message)
         spans = [(int(self.offsets[t]), int(self.offsets[t + 1])) for t in trees]
         rows = np.concatenate([np.arange(*span) for span in spans] or [np.zeros(0, np.int64)])
-        return Trees(
+        return replace(
+            self,
             offsets=np.cumsum([0, *(end - start for start, end in spans)]),
             parent=self.parent[rows],
             columns={name: column[rows] for name, column in self.columns.items()},
             texts=None if self.texts is None else [self.texts[row] for row in rows.tolist()],
             names=None if self.names is None else [self.names[t] for t in trees],
-            meta=self.meta,
-            timeline=self.timeline,
         )
-
-    @classmethod
-    def from_search(
-        cls,
-        search: Search,
-        texts: Texts | None = None,
-        names: Sequence[str] | None = None,
-    ) -> Trees:
-        """What a search stands at.
-
-        Args:
-            search: the search; nothing is taken from it.
-            texts: what nodes stand for: a mapping from `(tree, node)`, a function of a
-                tree and a node, or a sequence as long as the rows of `search.nodes()`.
-            names: a name a tree.
-        """
-        nodes = search.nodes()
-        numbers = {f.name: getattr(nodes, f.name) for f in fields(nodes)}
-        unvisited = np.asarray(numbers["visits"]) == 0
-        columns = {name: of for name, of in numbers.items() if name not in STRUCTURE}
-        for name in UNVISITED:
-            columns[name] = np.where(unvisited, np.nan, columns[name])
-        return cls(
-            offsets=nodes.offsets,
-            parent=nodes.parent,
-            columns=columns,
-            texts=None if texts is None else _texts(texts, nodes.offsets),
-            names=names,
-            timeline=search.timeline,
-        )
-
-    def to_html(self, path: Any = None, *, title: str = "Trees", source: str | None = None) -> Any:
-        """One HTML page that shows the trees; returned, or written to `path`.
-
-        Every tree as a map in which width is visits and colour is value, and as a list
-        that opens node by node, with texts, numbers and the budget over time. The page
-        is self-contained and treats texts as a report does; see `write_report`.
-
-        Args:
-            path: a file, replaced in one step; without it the page is returned.
-            title: heading of the page.
-            source: where the trees came from, for example a file's name.
-
-        Raises:
-            InputError: no trees.
-            OSError: the file cannot be written.
-        """
-        from apportion.trees.page import html
-
-        return _given_or_written(html(self, title=title, source=source), path)
-
-    def to_svg(self, path: Any = None, *, tree: int = 0, max_nodes: int = 400) -> Any:
-        """A drawing of one tree: width of an edge is visits, colour is value.
-
-        Of a larger tree the `max_nodes` most visited nodes are drawn, and the drawing
-        says how many are not.
-
-        Raises:
-            InputError: a tree that is not there.
-            OSError: the file cannot be written.
-        """
-        from apportion.trees.drawing import svg
-
-        return _given_or_written(svg(self, tree, max_nodes), path)
-
-    def to_dot(self, path: Any = None, *, tree: int = 0, max_nodes: int = 400) -> Any:
-        """One tree in Graphviz's language, with the nodes that `to_svg` draws."""
-        from apportion.trees.drawing import dot
-
-        return _given_or_written(dot(self, tree, max_nodes), path)
-
-
-def _given_or_written(text: str, path: Any) -> str | None:
-    from apportion.report.page import replace_file
-
-    if path is None:
-        return text
-    replace_file(path, text.encode("utf-8"))
-    return None
 
 
 def _offsets(values: Any) -> Array:
@@ -243,22 +136,3 @@ def _column(name: str, values: Any, count: int) -> Array:
     if array.shape != (count,):
         raise InputError(f"{name}: got shape {array.shape}, expected ({count},), one a node")
     return array
-
-
-def _texts(texts: Texts, offsets: Array) -> Sequence[str | None]:
-    if isinstance(texts, Sequence) and not isinstance(texts, str):
-        return texts
-    of: Callable[[int, int], str | None]
-    if isinstance(texts, Mapping):
-        found = texts
-
-        def of(tree: int, node: int) -> str | None:
-            return found.get((tree, node))
-
-    elif callable(texts):
-        of = texts
-    else:
-        got = type(texts).__name__
-        raise DtypeError(f"texts: got {got}, expected a mapping, a function or a sequence")
-    sizes = np.diff(offsets).tolist()
-    return [of(tree, node) for tree, size in enumerate(sizes) for node in range(size)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from apportion.arrays import Array
 from apportion.errors import InputError
-from apportion.trees.data import Trees
+from apportion.trees.data import TreeColumns
 from apportion.trees.page import scale
 
 LINE = 22  # between leaves
@@ -48,7 +48,7 @@ class Drawn:
     counted: bool  # whether weights are visits, not leaves
 
     @classmethod
-    def of(cls, trees: Trees, tree: int, max_nodes: int) -> Drawn:
+    def of(cls, trees: TreeColumns, tree: int, max_nodes: int) -> Drawn:
         """The most visited nodes of a tree."""
         if max_nodes < 1:
             raise InputError(f"max_nodes: got {max_nodes}, expected at least 1")
@@ -111,7 +111,7 @@ def _heaviest(parent: Array, weight: Array, count: int) -> Array:
     return order
 
 
-def svg(trees: Trees, tree: int, max_nodes: int) -> str:
+def svg(trees: TreeColumns, tree: int, max_nodes: int) -> str:
     """The drawing as SVG; see `Trees.to_svg`."""
     drawn = Drawn.of(trees, tree, max_nodes)
     level = WITH_TEXT if any(drawn.texts) else WITHOUT_TEXT
@@ -174,7 +174,7 @@ def _nodes(drawn: Drawn, heights: list[float], level: int) -> Iterator[str]:
         )
 
 
-def dot(trees: Trees, tree: int, max_nodes: int) -> str:
+def dot(trees: TreeColumns, tree: int, max_nodes: int) -> str:
     """The drawing in Graphviz's language; see `Trees.to_dot`."""
     drawn = Drawn.of(trees, tree, max_nodes)
     lines = [

@@ -1,4 +1,4 @@
-"""Trees that other projects write, as `Trees`. Depends on `data` alone.
+"""Trees that other projects write, as `Trees`. Depends on `trees` alone.
 
 Each format is a function from one record of a file to one tree: a list of nodes,
 parents first, and the question. What is a sum there is a mean here; what was never
@@ -17,7 +17,7 @@ import numpy as np
 
 from apportion.arrays import Array
 from apportion.errors import ApportionError, FileFormatError
-from apportion.trees.data import Trees
+from apportion.trees.trees import Trees
 
 Json = Any
 NaN = math.nan

@@ -15,7 +15,7 @@ from apportion.arrays import Array
 from apportion.errors import InputError
 from apportion.report.data import MAX_TEXT, MAX_TEXTS, Texts
 from apportion.report.page import render
-from apportion.trees.data import Trees
+from apportion.trees.data import TreeColumns
 
 MAX_NODES = 200_000
 """Nodes of one page; a browser holds them well. Trees beyond it are left out, and named."""
@@ -28,13 +28,13 @@ PICTURED = ("visits", "value")
 Json = Any
 
 
-def html(trees: Trees, *, title: str, source: str | None) -> str:
+def html(trees: TreeColumns, *, title: str, source: str | None) -> str:
     """The page; see `Trees.to_html`."""
     content = gather(trees, title=title, source=source)
     return render(content, "apportion.trees", SCRIPTS, STYLES).decode("utf-8")
 
 
-def gather(trees: Trees, *, title: str, source: str | None) -> dict[str, Json]:
+def gather(trees: TreeColumns, *, title: str, source: str | None) -> dict[str, Json]:
     """Everything that the page needs."""
     if not len(trees):
         raise InputError("trees: got none, expected at least one")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from apportion.errors import ExtraMissingError, FileFormatError
-from apportion.trees.data import Trees
+from apportion.trees.about import described, restored
+from apportion.trees.trees import Trees
 
 KEY = b"apportion"
 OWN = ("tree", "node", "parent", "depth", "text")
@@ -29,8 +30,6 @@ def _pyarrow() -> Any:
 
 def table_bytes(trees: Trees, *, parquet: bool) -> bytes:
     """The file's content: columns `tree`, `node`, `parent`, `depth`, the further ones, `text`."""
-    from apportion.trees.files import described
-
     pa = _pyarrow()
     sizes = np.diff(trees.offsets)
     columns: dict[str, Any] = {
@@ -55,8 +54,6 @@ def table_bytes(trees: Trees, *, parquet: bool) -> bytes:
 
 def read_table(path: Path) -> Trees:
     """The trees of a Parquet or Arrow file of ours."""
-    from apportion.trees.files import restored
-
     pa = _pyarrow()
     try:
         if path.name.endswith(".parquet"):

@@ -17,7 +17,8 @@ import numpy as np
 
 from apportion.arrays import Array
 from apportion.errors import FileFormatError
-from apportion.trees.data import Trees
+from apportion.trees.about import described, restored
+from apportion.trees.trees import Trees
 
 TYPES = {
     "BOOL": np.dtype("?"), "I8": np.dtype("i1"), "U8": np.dtype("u1"),
@@ -31,8 +32,6 @@ MAX_HEADER = 100_000_000  # as the format's own limit
 
 def tensor_bytes(trees: Trees) -> bytes:
     """The file's content."""
-    from apportion.trees.files import described
-
     tensors: dict[str, Array] = {"offsets": trees.offsets, "parent": trees.parent}
     tensors |= {COLUMN + name: of for name, of in trees.columns.items()}
     if trees.texts is not None:
@@ -58,8 +57,6 @@ def tensor_bytes(trees: Trees) -> bytes:
 
 def read_tensors(path: Path) -> Trees:
     """The trees of a safetensors file of ours."""
-    from apportion.trees.files import restored
-
     raw = path.read_bytes()
     size = int.from_bytes(raw[:8], "little")
     if len(raw) < 8 or size > min(MAX_HEADER, len(raw) - 8):

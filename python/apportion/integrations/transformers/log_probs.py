@@ -29,7 +29,7 @@ except ImportError as error:
         "apportion.integrations.transformers needs transformers: pip install transformers torch"
     ) from error
 
-from apportion.log_probs import token_log_probs
+from apportion.loss.log_probs import token_log_probs
 
 Tensor = Any
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from apportion.errors import OptionError
-from apportion.loss import policy_loss
-from apportion.loss_settings import settle
+from apportion.loss.policy import policy_loss
+from apportion.loss.settings import settle
 
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
 BY_ITEMS = ("dapo", "cispo", "vespo")

@@ -1,11 +1,12 @@
 """A search's trees as rollouts of which each row is a node, and credit from them.
 
-Depends on `tree`'s public parts, `rollouts`, `credit` and `tree_credit`.
+Depends on `data`, `rollouts`, `credit` and `tree_credit`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +19,24 @@ from apportion.rollouts import Rollouts
 from apportion.tree_credit import node_values
 
 if TYPE_CHECKING:
-    from apportion.search_data import Nodes
-    from apportion.tree import Search
+    from apportion.search.data import Nodes, SearchRollouts
 
 CUT = 2**32 - 1
 """Mark of a rollout that was cut in two."""
 
 
-def credit_of_search(
-    search: Search, method: str, value_mode: str, options: Mapping[str, Any]
+@dataclass(frozen=True)
+class Found:
+    """What a search has found: nodes, rollouts, offsets of the nodes' tokens, the discount."""
+
+    nodes: Nodes
+    rollouts: SearchRollouts
+    token_offsets: Array
+    gamma: float
+
+
+def credit_of_nodes(
+    found: Found, method: str, value_mode: str, options: Mapping[str, Any]
 ) -> Credit:
     """See `Search.credit`."""
     card = methods().get(method)
@@ -44,10 +54,9 @@ def credit_of_search(
             f"{method}: option value_mode: got {value_mode!r}, expected 'leaf', "
             "because it reads leaves alone"
         )
-    nodes = search.nodes()
-    parents, columns = _rows(search, nodes)
+    parents, columns = _rows(found)
     if value_mode == "visit":
-        columns["node_values"] = _visit_values(search, nodes, len(parents))
+        columns["node_values"] = _visit_values(found, len(parents))
     elif not has_option and "node_values" in known:
         scores = columns["outcome_rewards"]
         columns["node_values"] = node_values(parents, scores, value_mode=value_mode)
@@ -58,25 +67,24 @@ def _reads_trees(card: Any) -> bool:
     return any(column.name == "parents" for column in card.columns)
 
 
-def _rows(search: Search, nodes: Nodes) -> tuple[Array, dict[str, Any]]:
+def _rows(found: Found) -> tuple[Array, dict[str, Any]]:
     """Parents of nodes and rollouts, and their scores, tokens and mask.
 
     What was never visited hangs below the root, as a leaf without a score, so that it
     counts in no mean and its parent is a leaf if it has no other children. So does a
     rollout that a branching rule cut in two: its parts are there instead.
     """
-    rollouts = search.rollouts()
+    nodes, rollouts = found.nodes, found.rollouts
     starts = np.repeat(nodes.offsets[:-1], np.diff(nodes.offsets))
     of_rollouts = np.repeat(nodes.offsets[:-1], np.diff(rollouts.offsets))
     visited = nodes.visits > 0
     is_root = nodes.parent < 0
     parents = np.where(is_root, -1, np.where(visited, nodes.parent + starts, starts))
-    _, offsets = search.tokens()
-    lengths = np.concatenate([np.diff(offsets), np.diff(rollouts.token_offsets)])
+    lengths = np.concatenate([np.diff(found.token_offsets), np.diff(rollouts.token_offsets)])
     whole = rollouts.mark != CUT
     trained = np.concatenate([visited, whole])
     own = np.where(nodes.state == np.arange(len(visited)) - starts, nodes.raw_value, nodes.value)
-    before, discount = _returns(search, nodes)
+    before, discount = _returns(nodes, found.gamma)
     scores = np.where(visited, before + discount * own, np.nan)
     ends = rollouts.node + of_rollouts
     ended = np.where(whole, before[ends] + discount[ends] * rollouts.reward, np.nan)
@@ -87,8 +95,9 @@ def _rows(search: Search, nodes: Nodes) -> tuple[Array, dict[str, Any]]:
     }
 
 
-def _visit_values(search: Search, nodes: Nodes, rows: int) -> Array:
-    before, discount = _returns(search, nodes)
+def _visit_values(found: Found, rows: int) -> Array:
+    nodes = found.nodes
+    before, discount = _returns(nodes, found.gamma)
     values = np.full(rows, np.nan)
     values[: len(nodes.visits)] = np.where(
         nodes.visits > 0, before + discount * nodes.value, np.nan
@@ -96,9 +105,9 @@ def _visit_values(search: Search, nodes: Nodes, rows: int) -> Array:
     return values
 
 
-def _returns(search: Search, nodes: Nodes) -> tuple[Array, Array]:
+def _returns(nodes: Nodes, gamma: float) -> tuple[Array, Array]:
     """Discounted rewards from the root to each node, and the discount of what follows."""
-    discount = np.power(float(search.gamma), nodes.depth)
+    discount = np.power(gamma, nodes.depth)
     before = np.zeros(len(discount))
     if not np.any(nodes.reward):
         return before, discount

@@ -29,6 +29,8 @@ class Timeline:
     def note(self, name: str, args: tuple[Any, ...], seconds: float | None = None) -> None:
         """Adds what a call spent; `seconds` is when, of one that was made earlier."""
         sums = self._sums
+        if seconds is not None:
+            self._begun = time.monotonic() - seconds
         if name == "expand":
             sums["answered"] += len(args[0])
             sums["nodes"] += int(args[1].sum())
@@ -36,8 +38,6 @@ class Timeline:
             sums["failed"] += len(args[0])
         else:
             return
-        if seconds is not None:
-            self._begun = time.monotonic() - seconds
         self._calls += 1
         if self._calls % self._stride == 0:
             self._points.append((self.seconds if seconds is None else seconds, *sums.values()))

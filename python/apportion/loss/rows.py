@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from apportion.errors import DtypeError, ExtraMissingError, InputError
-from apportion.loss_inputs import check_number
+from apportion.loss.inputs import check_number
 
 try:
     import torch

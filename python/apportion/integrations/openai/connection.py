@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from apportion.errors import EvaluatorError, ExtraMissingError
 
@@ -15,9 +15,6 @@ except ImportError as missing:
     raise ExtraMissingError(
         'apportion.integrations.openai needs httpx: pip install "apportion[search]"'
     ) from missing
-
-if TYPE_CHECKING:
-    from apportion.integrations.openai import OpenAIEvaluator
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """Statuses after which the same request may succeed."""
@@ -34,10 +31,21 @@ class Passing(Exception):
         self.wait = wait
 
 
+class Server(Protocol):
+    """Where a server is, and how much patience it is given."""
+
+    url: str
+    api_key: str | None
+    concurrency: int
+    timeout: float
+    retries: int
+    backoff: float
+
+
 class Connection:
     """Open connections to the server, with attempts and limits."""
 
-    def __init__(self, options: OpenAIEvaluator) -> None:
+    def __init__(self, options: Server) -> None:
         """Connects with the first request."""
         self.url = options.url.rstrip("/") + "/completions"
         self._options = options

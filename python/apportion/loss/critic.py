@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from apportion.credit import Credit
-from apportion.loss_inputs import Given, check_number, check_options
+from apportion.loss.inputs import Given, check_number, check_options
 
 # isort: split
-# loss_inputs comes first: it says what to install where torch is missing.
+# inputs comes first: it says what to install where torch is missing.
 import torch
 
 from apportion.kernels.reference import batch as spans
-from apportion.loss_settings import AGGREGATION, aggregation
+from apportion.loss.settings import AGGREGATION, aggregation
 
 Tensor = Any
 Metrics = dict[str, Tensor]

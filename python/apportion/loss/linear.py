@@ -11,9 +11,9 @@ from typing import Any
 
 from apportion.credit import Credit
 from apportion.errors import DtypeError, InputError, OptionError
-from apportion.linear import Linear, checked, is_frozen
-from apportion.loss import Metrics, policy_loss, pose, solve
-from apportion.loss_inputs import check_choice, check_number
+from apportion.loss.head import Linear, checked, is_frozen
+from apportion.loss.inputs import check_choice, check_number
+from apportion.loss.policy import Metrics, policy_loss, pose, solve
 
 # isort: split
 # linear comes first: it says what to install where torch is missing.

@@ -1,32 +1,23 @@
-"""The two loops around ask and tell: plain and asynchronous. Depends on `progress`."""
+"""The two loops around ask and tell: plain and asynchronous. Depends on `desk` and `progress`."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from apportion.errors import OptionError
 from apportion.progress import reporter
 
 if TYPE_CHECKING:
     import asyncio
 
-    from apportion.search_data import Leaves
-    from apportion.tree import Search
+    from apportion.search.data import Leaves
+    from apportion.search.desk import Desk
 
 Answer = Mapping[str, Any]
 
 
-def check_on_error(function: str, on_error: str) -> None:
-    """Refuse what is neither `"raise"` nor `"fail"`."""
-    if on_error not in ("raise", "fail"):
-        raise OptionError(
-            f"{function}: option on_error: got {on_error!r}, expected 'raise' or 'fail'"
-        )
-
-
 def run(
-    search: Search,
+    search: Desk,
     evaluate: Callable[[Leaves], Answer],
     select: Mapping[str, Any],
     on_error: str,
@@ -50,7 +41,7 @@ def run(
     show(True)
 
 
-def tell(search: Search, leaves: Leaves, answer: Any, on_error: str) -> None:
+def tell(search: Desk, leaves: Leaves, answer: Any, on_error: str) -> None:
     """Give an answer; one that cannot be taken fails its leaves."""
     try:
         search.expand(leaves, **answer, on_error=on_error)
@@ -60,13 +51,13 @@ def tell(search: Search, leaves: Leaves, answer: Any, on_error: str) -> None:
             raise
 
 
-def fail(search: Search, leaves: Leaves) -> None:
+def fail(search: Desk, leaves: Leaves) -> None:
     """Fail leaves, but for those that the deadline has failed already."""
     search.fail(leaves[search.waiting(leaves)])
 
 
 async def arun(
-    search: Search,
+    search: Desk,
     evaluate: Callable[[Leaves], Awaitable[Answer]],
     select: Mapping[str, Any],
     concurrency: int,
@@ -102,7 +93,7 @@ async def arun(
     show(True)
 
 
-def _settle(search: Search, leaves: Leaves, future: asyncio.Future[Answer], on_error: str) -> None:
+def _settle(search: Desk, leaves: Leaves, future: asyncio.Future[Answer], on_error: str) -> None:
     import asyncio
 
     error = asyncio.CancelledError() if future.cancelled() else future.exception()

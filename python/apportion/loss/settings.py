@@ -14,8 +14,8 @@ from apportion.kernels.reference import losses as _losses  # noqa: F401 (registe
 from apportion.kernels.reference import policy_gradients as _gradients  # noqa: F401
 from apportion.kernels.reference import trust_regions as _regions  # noqa: F401
 from apportion.kernels.reference.aggregate import MODES, Aggregation
-from apportion.loss_inputs import Given, check_choice, check_number, check_options
-from apportion.loss_presets import PRESETS
+from apportion.loss.inputs import Given, check_choice, check_number, check_options
+from apportion.loss.presets import PRESETS
 
 Tensor = Any
 

@@ -8,7 +8,7 @@ server beyond `POST /completions` with `stream`: vLLM, SGLang, llama.cpp and
 `transformers serve` have it, and the first two keep the shared prefix. Text is
 streamed, and a step's stream is left at the end of the step: whether a text ended by
 itself or at a stop is thus known, which the endpoint's answer does not say.
-Depends on `evaluators` and `openai_connection`; is imported by nothing.
+Depends on `evaluators` and `connection`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from apportion.errors import EvaluatorError, OptionError
 from apportion.evaluators import Answer, Request, Step
-from apportion.integrations.openai_connection import Connection, Passing
+from apportion.integrations.openai.connection import Connection, Passing
 
 
 @dataclass(eq=False)

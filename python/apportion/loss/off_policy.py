@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from apportion.errors import OptionError
-from apportion.loss_inputs import Given, check_choice, check_number, check_options
+from apportion.loss.inputs import Given, check_choice, check_number, check_options
 
 # isort: split
-# loss_inputs comes first: it says what to install where torch is missing.
+# inputs comes first: it says what to install where torch is missing.
 from apportion.kernels.reference import rollout
 
 Tensor = Any

@@ -12,10 +12,10 @@ from typing import Any
 
 from apportion.credit import Credit
 from apportion.errors import InputError
-from apportion.loss_inputs import Given, check_options
+from apportion.loss.inputs import Given, check_options
 
 # isort: split
-# loss_inputs comes first: it says what to install where torch is missing.
+# inputs comes first: it says what to install where torch is missing.
 import torch
 
 from apportion.kernels.dispatch import runs_on_triton
@@ -23,7 +23,7 @@ from apportion.kernels.policy_loss import evaluate, is_fused
 from apportion.kernels.reference import batch as spans
 from apportion.kernels.reference import registry, rollout
 from apportion.kernels.reference.evaluate import Problem
-from apportion.loss_settings import (
+from apportion.loss.settings import (
     AGGREGATION,
     aggregation,
     around,

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from apportion import _core
-from apportion.answers import vector
 from apportion.arrays import Array, integers
 from apportion.errors import InputError, OptionError
 from apportion.methods import Option
+from apportion.search.answers import positive, vector
 
 
 @dataclass(frozen=True)
@@ -201,3 +201,14 @@ def _in_range(name: str, values: Array, low: float, high: float, expected: str) 
     bad = np.flatnonzero(~((values >= low) & (values <= high)))
     if len(bad):
         raise InputError(f"{name}[{bad[0]}]: got {values[bad[0]]!r}, expected {expected}")
+
+
+def considered_visits(considered: int, simulations: int) -> Array:
+    """`(simulations,)` visits that sequential halving wants of the child chosen next.
+
+    At simulation `i` a root under `gumbel` chooses among children with so many visits,
+    `considered` of them at first (Danihelka et al. 2022, mctx `seq_halving.py`).
+    """
+    return _core.considered_visits(
+        positive("considered", considered), positive("simulations", simulations)
+    )

@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from apportion.errors import DtypeError, InputError, OptionError
-from apportion.row_inputs import RowInputs, scaled
+from apportion.loss.rows import RowInputs, scaled
 
 # isort: split
-# row_inputs comes first: it says what to install where torch is missing.
+# rows comes first: it says what to install where torch is missing.
 import torch
 import torch.distributed as dist
 
 from apportion.kernels.log_probs import log_probs_and_entropy
-from apportion.linear import linear_log_probs
+from apportion.loss.head import linear_log_probs
 
 Tensor = Any
 

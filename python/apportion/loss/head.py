@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from apportion.errors import DtypeError, InputError, OptionError
-from apportion.loss_inputs import check_choice
-from apportion.row_inputs import RowInputs, scaled
+from apportion.loss.inputs import check_choice
+from apportion.loss.rows import RowInputs, scaled
 
 # isort: split
-# row_inputs comes first: it says what to install where torch is missing.
+# rows comes first: it says what to install where torch is missing.
 import torch
 
 from apportion.kernels.linear.log_probs import Head, log_probs_and_entropy

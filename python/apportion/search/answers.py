@@ -50,6 +50,13 @@ def encode(count: int, children: Any, given: dict[str, Any]) -> tuple[Array, dic
     return np.zeros(count, dtype=np.int64) if counts is None else counts, columns
 
 
+def positive(name: str, value: Any) -> int:
+    """A count, as it was given."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name}: got {value!r}, expected an integer of at least 1")
+    return int(value)
+
+
 def vector(name: str, values: Any) -> Array:
     """One number a row."""
     array = floats(name, values).astype(np.float64, copy=False)

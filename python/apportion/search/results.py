@@ -1,0 +1,94 @@
+"""What can be read from a search: nodes, tokens, rollouts, credit, pictures. Changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from apportion import _core
+from apportion.arrays import Array
+from apportion.search.data import Nodes, SearchRollouts
+
+if TYPE_CHECKING:
+    from apportion.credit import Credit
+
+
+class Results:
+    """What a forest has found so far."""
+
+    _forest: _core.Forest
+    gamma: float
+
+    def nodes(self) -> Nodes:
+        """Every node's statistics."""
+        return Nodes(**self._forest.nodes())
+
+    def tokens(self) -> tuple[Array, Array]:
+        """Tokens of the edge into each node, one after the other, and `(nodes + 1,)`
+        offsets, in the order of `nodes()`."""
+        return self._forest.tokens()
+
+    def rollouts(self) -> SearchRollouts:
+        """Every rollout."""
+        return SearchRollouts(**self._forest.rollouts())
+
+    def credit(self, method: str, *, value_mode: str, **options: Any) -> Credit:
+        """Credit read from the trees: what each edge added.
+
+        A row is a node, in the order of `nodes()`, then a rollout, in that of `rollouts()`,
+        as a leaf below its node; tokens are those of `tokens()`, then those of rollouts.
+        What was never visited gets 0 and is masked.
+
+        Args:
+            method: a method that reads trees: `"spo"`, `"treerl"`, `"tree_grpo"`,
+                `"treepo"`, `"vineppo"` or `"tree_ps_rag"`.
+            value_mode: a node's value, as a return from the root: the mean over the
+                evaluated leaves and rollouts below (`"leaf"`), the unweighted mean over
+                the visited children (`"child"`), the largest of them (`"max"`), or the
+                mean of everything backed up through the node (`"visit"`).
+            **options: options of the method.
+
+        Raises:
+            OptionError: a method that reads no trees, or a `value_mode` that it has not.
+        """
+        from apportion.search.rows import Found, credit_of_nodes
+
+        _, offsets = self.tokens()
+        found = Found(self.nodes(), self.rollouts(), offsets, float(self.gamma))
+        return credit_of_nodes(found, method, value_mode, options)
+
+    def child_values(self, tree: int, node: int, *, how: str = "mean") -> Array:
+        """Values of a node's children, in order.
+
+        `"mean"`: mean returns, 0 where unvisited. `"scaled"`: mapped to 0..1 over the
+        node's own value and the visited children, as `muzero` compares them.
+        `"completed"`: as `gumbel` compares them, with its default options. `"score"`: what
+        the search's rule compares; empty where it has no one number for a child.
+        """
+        return self._forest.child_values(tree, node, how)
+
+    def finals(self, tree: int) -> Array:
+        """Nodes that a tree's search ends with, in the rule's order.
+
+        The beams or paths of beam rules, the best path's end of `llm_reasoners`; empty for
+        rules that only gather statistics.
+        """
+        return self._forest.finals(tree)
+
+    def bisections(self, tree: int) -> list[tuple[int, list[int], list[int]]]:
+        """The searches of a pool rule in order: the rollout, the good and the bad prefixes.
+
+        Prefixes are nodes; the error lies between the last good one (where there is none,
+        the node that the rollout began at) and the last bad one.
+        """
+        found: list[tuple[int, list[int], list[int]]] = []
+        for kind, about in zip(*self._forest.pool_log(tree), strict=True):
+            if kind == 1:
+                found.append((int(about), [], []))
+            elif kind > 1:
+                _, good, bad = found[-1]
+                (good if kind == 2 else bad).append(int(about))
+        return found
+
+    def policy(self) -> tuple[Array, list[Array]]:
+        """Each root's recommended child, and the probabilities of its children."""
+        return self._forest.policy()
