@@ -5,7 +5,7 @@
 Providers get the same bfloat16 hidden states and head; a step is the forward pass, PPO's
 loss and the gradients of both. Times are also given as shares of the matrix products that
 are the least there is: three for a fused pass, four with recomputation, two for a head
-that is not trained.
+that is not trained. Goals G4 to G6.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from goals import of_heads, recorded
 from harness import Bench, start
-from peers import eager, liger_linear_grpo, ppo, trl_chunked
+from peers import eager, liger_linear_grpo, ppo, trl_chunked, verl_linear
 
 import apportion as ap
 
@@ -78,6 +79,12 @@ def trl_step(function: Any, inputs: Inputs, trained: bool) -> None:
     inputs.backward(found[0])
 
 
+def verl_step(function: Any, inputs: Inputs) -> None:
+    inputs.clear()
+    hidden, targets = inputs.hidden.flatten(0, 1), inputs.targets.flatten()
+    inputs.backward(function(hidden, inputs.head, targets, 1.0, "none")[0])
+
+
 def liger_step(function: Any, inputs: Inputs) -> None:
     inputs.clear()
     found = function(
@@ -108,6 +115,8 @@ def providers(bench: Bench, tokens: int, vocab: int) -> dict[str, tuple[int, Cal
     if (trl := trl_chunked()) is not None:
         found["TRL"] = (4, lambda i: trl_step(trl, i, True))
         found["TRL, frozen head"] = (3, lambda i: trl_step(trl, i, False))
+    if (verl := verl_linear()) is not None and not bench.rehearsal:
+        found["verl"] = (4, lambda i: verl_step(verl, i))
     if (made := liger_linear_grpo()) is not None:
         liger = made(beta=0.0, use_ref_model=False, epsilon_high=0.28, compiled=not bench.rehearsal)
         found["Liger"] = (4, lambda i: liger_step(liger, i))
@@ -154,7 +163,8 @@ def table(bench: Bench) -> list[str]:
             case += f"{found['ms']:>9.2f}{found['spread']:>7.1%}{found['peak_gib']:>8.2f}"
             case += f"{found['share_of_gemm']:>7.0%}"
         lines.append(case + found.get("error", ""))
-    return [*lines, f"gradients off eager's by {bench.facts['agreement']}"]
+    lines += [f"gradients off eager's by {bench.facts['agreement']}"]
+    return [*lines, *(goal.line() for goal in of_heads(bench.rows))]
 
 
 def main() -> int:
@@ -162,6 +172,7 @@ def main() -> int:
     bench.ceilings()
     bench.facts["agreement"] = agreement(bench)
     compare(bench)
+    bench.facts["goals"] = recorded(of_heads(bench.rows))
     bench.finish(table(bench))
     return 0
 

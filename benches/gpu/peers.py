@@ -1,6 +1,6 @@
 """Others' ways from logits to log-probabilities, entropy and a loss. Depends on torch.
 
-Liger and TRL are used where they are installed, or unpacked in the folder that
+Liger, TRL and verl are used where they are installed, or unpacked in the folder that
 `BENCH_PEERS` names (their wheels, unzipped): the files of the kernels are loaded alone,
 so that nothing else of theirs need be there.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,23 @@ def trl_chunked() -> Any:
     except ImportError:
         return None
     return ChunkedLogProbFunction
+
+
+def verl_linear() -> Any:
+    """verl's Triton op from hidden states and a head to log-probabilities and entropy, or none."""
+    root = importlib.util.find_spec("verl")
+    if root is None or not root.submodule_search_locations:
+        return None
+    folder = Path(next(iter(root.submodule_search_locations)))
+    # Empty packages in place of verl's own, which import all of a trainer.
+    for name in ("verl", "verl.utils", "verl.utils.kernel"):
+        if name not in sys.modules:
+            package = types.ModuleType(name)
+            package.__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
+            sys.modules[name] = package
+    from verl.utils.kernel.linear_cross_entropy import linear_cross_entropy
+
+    return linear_cross_entropy
 
 
 def file_of(package: str, path: str) -> Any:

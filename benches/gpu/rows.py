@@ -5,8 +5,9 @@
 Providers get the same bfloat16 logits. `forward` is log-probability and entropy without a
 gradient, `step` the forward pass, PPO's loss and the gradient of the logits. Liger's op
 has the loss inside and no entropy. In-place variants, Liger's and ours, overwrite the
-logits, so after the first run they read gradients: the work is the same. Then 20 lengths
-of a batch and how often each of them compiles anew, and other blocks than the shipped.
+logits, so after the first run they read gradients: the work is the same. `gradient` is our
+second kernel alone, in place. Then 20 lengths of a batch and how often each of them
+compiles anew, and other blocks than the shipped. Goals G1 to G3.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from typing import Any
 
 import torch
 from check import logits_of
+from goals import of_rows, recorded
 from harness import Bench, start
 from peers import compiled, eager, liger_grpo, ppo, trl_rows
 
 import apportion as ap
+from apportion.kernels.reference.row import Row
 from apportion.kernels.triton import row
 
 SEQUENCES = 8
-
+PASSES = {"forward": 1, "gradient": 2, "step": 3}
+"""How often a part reads or writes all logits, at the least."""
 
 unchecked = partial(ap.token_log_probs, check=False)
 
@@ -64,6 +68,20 @@ class Inputs:
 def forward(function: Callable[..., Any], inputs: Inputs) -> None:
     with torch.no_grad():
         function(inputs.logits, inputs.targets)
+
+
+class Gradient:
+    """Our second kernel alone, the gradient written over the logits."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.logits = inputs.memory[:, :-1].detach()
+        self.row = Row(inputs.targets, None, 1.0, None, 0, self.logits.shape[-1])
+        _, lse, entropy = row.row_stats(self.logits, self.row, with_entropy=True)
+        self.saved = lse, entropy
+        self.upstream = torch.ones_like(lse), torch.zeros_like(lse), None
+
+    def __call__(self) -> None:
+        row.row_grad(self.logits, self.row, self.saved, self.upstream, self.logits)
 
 
 def step(function: Callable[..., Any], inputs: Inputs) -> Any:
@@ -144,12 +162,17 @@ def compare(bench: Bench) -> None:
                 for part, run in parts.items():
                     runs = [partial(run, inputs) for inputs in sets]
                     found = bench.measure({**case, "provider": name, "part": part}, runs)
-                    if "ms" in found:
-                        # One reading, or a reading for the forward pass, one more and a writing.
-                        traffic = (2 if part == "forward" else 6) * tokens * vocab
-                        rate = traffic / found["ms"] / 1e6
-                        found["share_of_copy"] = rate / bench.facts["copy_gb_s"]
+                    add_share(bench, found)
+            own = {**case, "provider": "ours, in place", "part": "gradient"}
+            add_share(bench, bench.measure(own, [Gradient(inputs) for inputs in sets]))
             del sets
+
+
+def add_share(bench: Bench, found: dict[str, Any]) -> None:
+    """The share of the copy's rate that the least traffic there is would have."""
+    if "ms" in found:
+        traffic = 2 * PASSES[found["part"]] * found["tokens"] * found["vocab"]
+        found["share_of_copy"] = traffic / found["ms"] / 1e6 / bench.facts["copy_gb_s"]
 
 
 def agreement(bench: Bench) -> dict[str, float]:
@@ -202,19 +225,20 @@ def sweep(bench: Bench) -> None:
 def table(bench: Bench) -> list[str]:
     lines = [
         f"{bench.facts['device']}, copy {bench.facts['copy_gb_s']:.0f} GB/s; "
-        f"share: of the copy's rate, at 2NV bytes (forward) and 6NV (step)",
-        f"{'tokens':>7}{'vocab':>8} {'part':<8}{'provider':<24}"
+        f"share: of the copy's rate, at 2NV bytes (forward), 4NV (gradient) and 6NV (step)",
+        f"{'tokens':>7}{'vocab':>8} {'part':<9}{'provider':<24}"
         f"{'ms':>9}{'noise':>7}{'GiB':>8}{'share':>7}",
     ]
     for found in (r for r in bench.rows if "provider" in r):
-        case = f"{found['tokens']:>7}{found['vocab']:>8} {found['part']:<8}"
+        case = f"{found['tokens']:>7}{found['vocab']:>8} {found['part']:<9}"
         case += f"{found['provider'] + ', peaked' * found['peaked']:<24}"
         if "ms" in found:
             case += f"{found['ms']:>9.3f}{found['spread']:>7.1%}{found['peak_gib']:>8.2f}"
             case += f"{found['share_of_copy']:>7.0%}"
         lines.append(case + found.get("error", ""))
     lines += [f"gradients off eager's by {bench.facts['agreement']}"]
-    return [*lines, f"compiled for 20 lengths: {bench.facts['recompilations']}"]
+    lines += [f"compiled for 20 lengths: {bench.facts['recompilations']}"]
+    return [*lines, *(goal.line() for goal in of_rows(bench.rows, bench.facts))]
 
 
 def main() -> int:
@@ -224,6 +248,7 @@ def main() -> int:
     compare(bench)
     bench.facts["recompilations"] = recompilations(bench)
     sweep(bench)
+    bench.facts["goals"] = recorded(of_rows(bench.rows, bench.facts))
     bench.finish(table(bench))
     return 0
 

@@ -30,7 +30,7 @@ def test_nothing_is_measured_without_a_gpu() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["check", pytest.param("rows", marks=SLOW), pytest.param("linear", marks=SLOW)]
+    "name", ["check", "light", pytest.param("rows", marks=SLOW), pytest.param("linear", marks=SLOW)]
 )
 def test_rehearsal(name: str, tmp_path: Path) -> None:
     done = run(name, "--rehearse", "--out", str(tmp_path / "rows.json"))
@@ -38,4 +38,5 @@ def test_rehearsal(name: str, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "rows.json").read_text())
     assert found["device"] == "rehearsal" and found["copy_gb_s"] > 0
     assert found["rows"] and all("error" not in row for row in found["rows"]), found["rows"]
+    assert all(goal["state"] in ("met", "missed", "open") for goal in found.get("goals", []))
     assert all(off < 0.02 for off in found.get("agreement", {}).values())
