@@ -12,6 +12,11 @@ torch = pytest.importorskip("torch")
 
 import apportion as ap  # noqa: E402
 from apportion.kernels.reference.aggregate import MODES  # noqa: E402
+from apportion.kernels.reference.batch import Spans, Tokens  # noqa: E402
+from apportion.kernels.reference.trust_regions import (  # noqa: E402
+    largest_by_covariance,
+    largest_uncounted,
+)
 from apportion.loss.presets import PRESETS  # noqa: E402
 from loss_batches import (  # noqa: E402
     LOSSES,
@@ -59,6 +64,24 @@ def test_sapo_is_its_formula() -> None:
     tau = np.where(advantages > 0, 0.9, 1.05)
     gate = 4 / tau / (1 + np.exp(-tau * (np.exp(log_probs - old) - 1)))
     assert loss.item() == pytest.approx(-(gate * advantages)[mask].sum(), rel=1e-13)
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.1, 0.4, 3.0])
+def test_the_largest_covariances(share: float) -> None:
+    """Chosen by their known count, and on a device without it."""
+    inputs = batch(4)
+    mask = inputs["mask"].reshape(-1).double()
+    for valid in (mask, torch.ones_like(mask), torch.zeros_like(mask)):
+        log_probs, advantages = (
+            inputs[n].detach().reshape(-1) * valid for n in ("log_probs", "advantages")
+        )
+        tokens = Tokens(log_probs, log_probs, advantages, valid, Spans(ROWS, WIDTH))
+        at = np.flatnonzero(valid)
+        a, b = advantages.numpy()[at], log_probs.numpy()[at]
+        count = min(max(1, int(share * len(at))), len(at))
+        order = np.argsort(-(a - a.mean()) * (b - b.mean())) if count else at
+        for choice in (largest_by_covariance, largest_uncounted):
+            assert set(choice(tokens, share).nonzero()[:, 0].tolist()) == set(at[order[:count]])
 
 
 STOPPED = ["cispo", "vespo", "topr", "dppo_tv", "dppo_kl"]  # their weights carry no gradient

@@ -38,13 +38,18 @@ class Problem:
     ref_log_probs: Tensor = None
 
 
-def evaluate(problem: Problem) -> tuple[Tensor, Metrics]:
-    """The loss, a scalar, and detached metrics."""
+def terms_of(problem: Problem) -> Terms:
+    """What the loss is made of."""
     tokens = problem.tokens
     log_ratio = pooled_log_ratio(
         tokens, problem.level, problem.ratio_grad, problem.log_ratio_bounds
     )
-    terms = Terms(tokens, log_ratio, log_ratio.exp())
+    return Terms(tokens, log_ratio, log_ratio.exp())
+
+
+def evaluate(problem: Problem) -> tuple[Tensor, Metrics]:
+    """The loss, a scalar, and detached metrics."""
+    tokens, terms = problem.tokens, terms_of(problem)
     result = problem.entry.formula(terms, **problem.options)
     values = result.values
     if problem.keep is not None:

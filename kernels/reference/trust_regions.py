@@ -6,6 +6,7 @@ ratio, p = pi of the token.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -91,17 +92,11 @@ def clip_cov(
     between the bounds, `max(1, int(cov_ratio * n))` are drawn with the generator and
     get loss 0. Without such a token none is.
     """
-    tokens = x.tokens
     clipped = clip_ratio(x.ratio, clip_low, clip_high, clip_scale)
     values, is_clipped = surrogate(x.ratio, clipped, x.advantages)
-    cov = _covariance(tokens, lambda v: masked_mean(v, tokens.mask))
-    eligible = (tokens.mask > 0) & ~is_clipped & (cov > cov_low) & (cov < cov_high)
-    found = eligible.nonzero().squeeze(-1)
-    share = max(int(cov_ratio * tokens.mask.sum().item()), 1)
-    device = "cpu" if tokens.generator is None else tokens.generator.device
-    drawn = torch.randperm(len(found), generator=tokens.generator, device=device)[:share]
-    kept = torch.ones_like(values).index_fill(0, found[drawn.to(found.device)], 0.0)
-    return TokenLosses(values * kept, {"clip_fraction": kept == 0})
+    dropped = draw_by_covariance(x.tokens, is_clipped, cov_ratio, cov_low, cov_high)
+    values = values.masked_fill(dropped > 0, 0.0)
+    return TokenLosses(values, {"clip_fraction": dropped})
 
 
 @loss("kl_cov", reads="batch")
@@ -110,15 +105,45 @@ def kl_cov(x: Terms, *, cov_ratio: float = 2e-4, cov_kl_coef: float = 0.1) -> To
 
     These are the `max(1, int(cov_ratio * n))` tokens of largest `(A - mean A)(l - mean l)`.
     """
-    tokens = x.tokens
-    valid = tokens.mask.bool().nonzero().squeeze(-1)
-    share = max(1, int(len(valid) * cov_ratio)) if len(valid) else 0
+    distance = x.tokens.log_ratio.abs()
+    penalty = cov_kl_coef * largest_by_covariance(x.tokens, cov_ratio) * distance
+    return TokenLosses(-x.advantages * x.ratio + penalty, {"abs_kl": distance})
+
+
+def draw_by_covariance(
+    tokens: Tokens, is_clipped: Tensor, ratio: float, low: float, high: float
+) -> Tensor:
+    """1 for the tokens that `clip_cov` drops, `(N,)`. The host waits for their number."""
+    cov = _covariance(tokens, lambda v: masked_mean(v, tokens.mask))
+    eligible = (tokens.mask > 0) & ~is_clipped & (cov > low) & (cov < high)
+    found = eligible.nonzero().squeeze(-1)
+    share = max(int(ratio * tokens.mask.sum().item()), 1)
+    device = "cpu" if tokens.generator is None else tokens.generator.device
+    drawn = torch.randperm(len(found), generator=tokens.generator, device=device)[:share]
+    return torch.zeros_like(cov).index_fill(0, found[drawn.to(found.device)], 1.0)
+
+
+def largest_by_covariance(tokens: Tokens, ratio: float) -> Tensor:
+    """1 for the tokens that `kl_cov` penalises, `(N,)`. The host waits for no device."""
+    if tokens.mask.device.type != "cpu":
+        return largest_uncounted(tokens, ratio)
+    valid = tokens.mask.nonzero().squeeze(-1)
     cov = _covariance(tokens, lambda v: v[valid].mean())
-    largest = valid[torch.topk(cov[valid], share).indices]
-    chosen = torch.zeros_like(cov).index_fill(0, largest, 1.0)
-    distance = tokens.log_ratio.abs()
-    values = -x.advantages * x.ratio + cov_kl_coef * chosen * distance
-    return TokenLosses(values, {"abs_kl": distance})
+    share = min(max(1, int(len(valid) * ratio)), len(valid))
+    chosen = valid[torch.topk(cov[valid], share).indices]
+    return torch.zeros_like(cov).index_fill(0, chosen, 1.0)
+
+
+def largest_uncounted(tokens: Tokens, ratio: float) -> Tensor:
+    """As `largest_by_covariance`, from the most that there can be; ties may fall otherwise."""
+    mask = tokens.mask
+    count = mask.sum(dtype=torch.float64)
+    cov = _covariance(tokens, lambda v: (v * mask).sum() / count.to(v.dtype))
+    most = min(max(1, int(len(cov) * ratio)), len(cov))
+    best = torch.topk(cov.masked_fill(mask == 0, -math.inf), most)
+    share = (count * ratio).floor().clamp(min=1.0)
+    chosen = (torch.arange(most, device=cov.device) < share) & (best.values > -math.inf)
+    return torch.zeros_like(cov).scatter(0, best.indices, chosen.to(cov.dtype))
 
 
 def _covariance(tokens: Tokens, mean: Callable[[Tensor], Tensor]) -> Tensor:

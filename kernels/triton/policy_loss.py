@@ -5,14 +5,13 @@ Depends on `token_loss_op` and on `kernels.reference`. Arguments were checked be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from apportion.kernels.reference.batch import Spans, Tensor
-from apportion.kernels.reference.evaluate import Metrics, Problem
-from apportion.kernels.triton.surrogates import SURROGATES, limits
+from apportion.kernels.reference.evaluate import Metrics, Problem, terms_of
+from apportion.kernels.triton.surrogates import SURROGATES, Surrogate, limits
 from apportion.kernels.triton.token_loss_op import FLAGS, INPUTS, NUMBERS, token_loss
 
 
@@ -23,6 +22,7 @@ def evaluate(problem: Problem) -> tuple[Tensor, Metrics]:
     spans = tokens.spans(problem.level)
     segments = _layout(spans)
     inputs = _inputs(problem) | {
+        "chosen": _chosen(problem, surrogate),
         "row_weights": problem.aggregation.row_weights(tokens.mask, tokens.rows).float(),
         **{f"row_{name}": value for name, value in _layout(tokens.rows).items()},
         **{f"segment_{name}": value for name, value in segments.items()},
@@ -42,7 +42,14 @@ def evaluate(problem: Problem) -> tuple[Tensor, Metrics]:
         [flags[name] for name in FLAGS],
         [tokens.rows.width or 0, count, 0 if spans is None else spans.width or 0],
     )
-    return loss, _named(sums.detach(), surrogate.flags, penalty is not None)
+    return loss, _named(sums.detach(), surrogate, tokens.rows.count, penalty is not None)
+
+
+def _chosen(problem: Problem, surrogate: Surrogate) -> Tensor | None:
+    if surrogate.chooses is None:
+        return None
+    with torch.no_grad():
+        return surrogate.chooses(terms_of(problem), problem.options)
 
 
 def _inputs(problem: Problem) -> dict[str, Tensor | None]:
@@ -92,10 +99,11 @@ def _flags(problem: Problem) -> dict[str, bool]:
     }
 
 
-def _named(sums: Tensor, flags: Sequence[str], has_penalty: bool) -> Metrics:
+def _named(sums: Tensor, surrogate: Surrogate, rows: int, has_penalty: bool) -> Metrics:
     """The metrics from the sums of the kernel, in the order of its `QUANTITIES`."""
     means = sums[2:] / (sums[1] + 1e-8)
-    metrics = {name: means[index] for index, name in enumerate(["approx_kl", *flags])}
+    own = sums[3:5] / rows if surrogate.by_row else means[1:3]
+    metrics = {"approx_kl": means[0], **dict(zip(surrogate.metrics, own, strict=False))}
     return {**metrics, "kl": means[3]} if has_penalty else metrics
 
 

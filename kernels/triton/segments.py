@@ -109,9 +109,10 @@ def seg_reduce_kernel(
 ):
     """K4: the sum of TERM over a segment's valid tokens, and its mean where asked.
 
-    TERM: "ratio" the log ratio, "geometric" GMPO's clipped one, "vespo" the log ratio within
-    20; with WEIGHTS the log of the rollout weight is added to the last two; "values" is a
-    buffer of one value a token. WHOLE: one program a segment, which finishes it.
+    TERM: "ratio" the log ratio, "geometric" GMPO's clipped one within `least` and `most`,
+    "vespo" the log ratio within 20; with WEIGHTS the log of the rollout weight is added to
+    the last two; "advantage"; "values" is a buffer of one value a token. WHOLE: one program
+    a segment, which finishes it.
     """
     program = tl.program_id(0).to(tl.int64)
     segment, chunk = program // chunks, program % chunks
@@ -128,6 +129,8 @@ def seg_reduce_kernel(
         valid = inside & (tl.load(mask + at, mask=inside, other=0.0) != 0)
         if TERM == "values":
             term = tl.load(values + at, mask=valid, other=0.0)
+        elif TERM == "advantage":
+            term = tl.load(advantages + at, mask=valid, other=0.0).to(tl.float32)
         else:
             new = tl.load(log_probs + at, mask=valid, other=0.0).to(tl.float32)
             old = tl.load(old_log_probs + at, mask=valid, other=0.0).to(tl.float32)
@@ -136,6 +139,7 @@ def seg_reduce_kernel(
                 advantage = tl.load(advantages + at, mask=valid, other=0.0).to(tl.float32)
                 lower = width_of(low_widths, at, valid, low, low_widths, 1.0, LOW, 0)
                 upper = width_of(high_widths, at, valid, high, high_widths, 1.0, HIGH, 0)
+                term = tl.minimum(tl.maximum(term, least), most)
                 term, _, _ = geometric_term(term, advantage, lower, upper)
             if TERM == "vespo":
                 term = tl.minimum(tl.maximum(term, -20.0), 20.0)

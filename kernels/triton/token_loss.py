@@ -14,7 +14,7 @@ from apportion.kernels.triton.segments import geometric_term, span_at, width_of
 
 BLOCK = 1024
 QUANTITIES = 6
-"""Of the sums: loss, valid tokens, `-d`, two indicators, the KL penalty."""
+"""Of the sums: loss, valid tokens, `-d`, two metrics of the surrogate, the KL penalty."""
 
 
 @triton.jit
@@ -88,11 +88,13 @@ def token_loss_kernel(
     row_weights,
     row_ids,
     row_values,
+    row_divisors,
     pooled,
     segment_ids,
     low_widths,
     high_widths,
     scales,
+    chosen,
     multipliers,
     reference,
     gradient,
@@ -136,7 +138,7 @@ def token_loss_kernel(
 
     POOLED: "" for the token's own ratio, "token" for its segment's with the gradient of its
     own log-probability, "mean" for the gradient through the mean, which goes to `through`.
-    `c0` to `c3` are constants of the surrogate.
+    `c0` to `c3` are constants of the surrogate, `chosen` 1 where it treats a token otherwise.
     """
     block = tl.program_id(0).to(tl.int64)
     start, lanes = block * BLOCK, tl.arange(0, BLOCK)
@@ -167,20 +169,33 @@ def token_loss_kernel(
     high_width = width_of(high_widths, at, valid, high, scales, scale, HIGH, SCALE)
     none = tl.zeros((BLOCK,), tl.float32)
     by_ratio, by_log_prob = none, none
-    first_flag, second_flag = valid & False, valid & False
+    first, second = valid & False, valid & False
 
-    if SURROGATE == "ppo":
-        value, by_ratio, first_flag, second_flag = clip_surrogate(
+    if SURROGATE == "ppo" or SURROGATE == "row_ppo" or SURROGATE == "clip_cov":
+        if SURROGATE == "row_ppo":
+            advantage = tl.load(row_values + row, mask=valid, other=0.0)
+        value, by_ratio, first, second = clip_surrogate(
             ratio, slope, advantage, 1 - low_width, 1 + high_width, cap, dual, DUAL
         )
+        if SURROGATE == "row_ppo":  # of a row, in which each token has a share
+            first = first.to(tl.float32) / tl.load(row_divisors + row, mask=valid, other=1.0)
+        if SURROGATE == "clip_cov":
+            first = tl.load(chosen + at, mask=valid, other=0.0) != 0
+            value, by_ratio = tl.where(first, 0.0, value), tl.where(first, 0.0, by_ratio)
+    elif SURROGATE == "kl_cov":
+        first, side = kl_estimate(new - old, 0.0, float("inf"), "abs", False)
+        penalised = c0 * tl.load(chosen + at, mask=valid, other=0.0)
+        value = -advantage * ratio + penalised * first
+        by_ratio = -advantage * slope
+        by_log_prob = penalised * side
     elif SURROGATE == "cispo" or SURROGATE == "cispo_drop":
         lower, upper = 1 - low_width, 1 + high_width
         held = tl.minimum(tl.minimum(tl.maximum(ratio, lower), upper), cap)
-        first_flag = held != ratio
+        first = held != ratio
         if SURROGATE == "cispo_drop":
             on_bound = (ratio == lower) | (ratio == upper) | (ratio == cap)
-            first_flag = first_flag | on_bound
-            held = tl.where(first_flag, 0.0, held)
+            first = first | on_bound
+            held = tl.where(first, 0.0, held)
         by_log_prob = -held * advantage
         value = by_log_prob * new
     elif SURROGATE == "sapo":
@@ -201,7 +216,7 @@ def token_loss_kernel(
     elif SURROGATE == "topr":
         positive = advantage > 0
         tapered = tl.where(positive, c0, c1 * tl.minimum(ratio, cap))
-        first_flag = (advantage <= 0) & (ratio > cap)
+        first = (advantage <= 0) & (ratio > cap)
         by_log_prob = -tapered * advantage
         value = by_log_prob * new
     elif SURROGATE == "vespo":
@@ -217,8 +232,9 @@ def token_loss_kernel(
         value = -advantage * mean
         by_ratio = value
         _, passing, outside = geometric_term(distance, advantage, low_width, high_width)
-        first_flag = outside & (advantage > 0)
-        second_flag = outside & (advantage < 0)
+        passing = passing & free
+        first = outside & (advantage > 0)
+        second = outside & (advantage < 0)
         tl.store(passes + at, passing.to(tl.float32), mask=inside)
     else:
         if SURROGATE == "dppo_tv" or SURROGATE == "dppo_tv_stop":
@@ -226,8 +242,8 @@ def token_loss_kernel(
         else:
             held_in = within_region(new, old, advantage, low_width, high_width, "kl")
         capped_ratio = tl.minimum(ratio, cap)
-        first_flag = held_in == 0
-        second_flag = (ratio > cap) & held_in
+        first = held_in == 0
+        second = (ratio > cap) & held_in
         if SURROGATE == "dppo_tv_stop" or SURROGATE == "dppo_kl_stop":
             by_log_prob = tl.where(held_in, -advantage * capped_ratio, 0.0)
             value = by_log_prob * new
@@ -267,8 +283,6 @@ def token_loss_kernel(
     tl.store(partials + block, tl.sum(tl.where(valid, weight * value, 0.0), axis=0))
     tl.store(partials + blocks + block, tl.sum(valid.to(tl.float32), axis=0))
     tl.store(partials + 2 * blocks + block, tl.sum(tl.where(valid, -drift, 0.0), axis=0))
-    first = tl.sum((valid & first_flag).to(tl.float32), axis=0)
-    second = tl.sum((valid & second_flag).to(tl.float32), axis=0)
-    tl.store(partials + 3 * blocks + block, first)
-    tl.store(partials + 4 * blocks + block, second)
+    tl.store(partials + 3 * blocks + block, tl.sum(tl.where(valid, first, 0.0), axis=0))
+    tl.store(partials + 4 * blocks + block, tl.sum(tl.where(valid, second, 0.0), axis=0))
     tl.store(partials + 5 * blocks + block, tl.sum(tl.where(valid, penalty, 0.0), axis=0))

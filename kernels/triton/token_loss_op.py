@@ -7,6 +7,7 @@ upstream gradient stays on the device. Depends on the kernels and `dispatch`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ Tensor = Any
 INPUTS = (
     *("old_log_probs", "advantages", "mask", "row_weights", "row_ids", "row_offsets"),
     *("segment_ids", "segment_offsets", "segment_order", "low", "high", "scale"),
-    *("multiplier", "weights", "reference"),
+    *("chosen", "multiplier", "weights", "reference"),
 )
 NUMBERS = (
     *("low", "high", "scale", "least", "most", "cap", "dual", "c0", "c1", "c2", "c3"),
@@ -97,11 +98,13 @@ def _launch(
             x["row_weights"],
             x["row_ids"],
             row_values,
+            row_divisors,
             means,
             x["segment_ids"],
             x["low"],
             x["high"],
             x["scale"],
+            x["chosen"],
             x["multiplier"],
             x["reference"],
             gradient,
@@ -140,12 +143,14 @@ def _reduce(
 ):
     """K4 over spans: the mean of a term over each (VESPO's its sum), and the divisors."""
     count, offsets, order, width = spans
-    mean = term in ("ratio", "geometric")
+    mean = term in ("ratio", "geometric", "advantage")
     longest = x["log_probs"].numel() if offsets is not None else width
     chunks = max(triton.cdiv(longest, seg.CHUNK), 1)
     like = x["row_weights"]
     totals, counts = like.new_empty(count * chunks), like.new_empty(count * chunks)
-    bounds = (-float("inf"), float("inf")) if term == "values" else (LOG_LEAST, LOG_MOST)
+    bounds = (LOG_LEAST, LOG_MOST) if term == "vespo" else (-math.inf, math.inf)
+    if term == "geometric":
+        bounds = value["least"], value["most"]
     eps = 1e-8 if term == "geometric" else 0.0
     if count:
         seg.seg_reduce_kernel[(count * chunks,)](

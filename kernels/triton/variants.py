@@ -18,8 +18,9 @@ from apportion.kernels.triton.token_loss import BLOCK, token_loss_kernel
 
 FACTORS: dict[str, Sequence[Any]] = {
     "SURROGATE": (
-        *("ppo", "cispo", "cispo_drop", "sapo", "policy_gradient", "cross_entropy", "dro"),
-        *("topr", "vespo", "geometric", "dppo_tv", "dppo_tv_stop", "dppo_kl", "dppo_kl_stop"),
+        *("ppo", "row_ppo", "clip_cov", "kl_cov", "cispo", "cispo_drop", "sapo", "topr", "vespo"),
+        *("policy_gradient", "cross_entropy", "dro", "geometric"),
+        *("dppo_tv", "dppo_tv_stop", "dppo_kl", "dppo_kl_stop"),
     ),
     "POOLED": ("", "mean"),
     "WIDTHS": (1, 2),
@@ -65,7 +66,9 @@ def token_variants() -> Iterator[Shipped]:
         }
         constants |= _absent(
             row_ids=row["ROW_IDS"],
-            row_values=row["SURROGATE"] in ("vespo", "geometric"),
+            row_values=row["SURROGATE"] in ("vespo", "geometric", "row_ppo"),
+            row_divisors=row["SURROGATE"] == "row_ppo",
+            chosen=row["SURROGATE"] in ("clip_cov", "kl_cov"),
             pooled=row["POOLED"],
             segment_ids=row["SEGMENT_IDS"],
             low_widths=width == 2,
@@ -84,7 +87,7 @@ def segment_variants() -> Iterator[Shipped]:
     """Every term of K4 with either layout, and the kernels around it."""
     ways = ((False, False, True), (True, True, False))
     for term, (offsets, order, whole) in itertools.product(
-        ("ratio", "geometric", "vespo", "values"), ways
+        ("ratio", "geometric", "vespo", "advantage", "values"), ways
     ):
         weighed = term in ("geometric", "vespo") and offsets
         constants = {
@@ -140,9 +143,9 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
 
 
 def _can_be(row: Mapping[str, Any]) -> bool:
-    """GMPO has neither a pooled nor a bounded ratio; segments need one to be pooled over."""
+    """GMPO has no pooled ratio; segments need one to be pooled over."""
     geometric = row.get("SURROGATE") == "geometric"
-    if geometric and (row.get("POOLED") or row.get("BOUNDED") or row.get("SEGMENT_IDS")):
+    if geometric and (row.get("POOLED") or row.get("SEGMENT_IDS")):
         return False
     return not (row.get("SEGMENT_IDS") and row.get("POOLED") == "")
 

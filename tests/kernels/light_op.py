@@ -49,10 +49,8 @@ def has(name: str, option: str) -> bool:
 
 
 def can_be(row: dict[str, Any]) -> bool:
-    """What the kernel computes: GMPO has neither a pooled nor a bounded ratio."""
-    if row.get("loss") != "geo_mean":
-        return True
-    return row.get("level", "token") == "token" and row.get("bounds") is None
+    """What the kernel computes: GMPO has no pooled ratio."""
+    return row.get("loss") != "geo_mean" or row.get("level", "token") == "token"
 
 
 CASES = pairwise(FACTORS, can_be)
@@ -116,6 +114,10 @@ def arguments(case: dict[str, Any], seed: int) -> dict[str, Any]:
         call["ratio_cap"] = 1.2
     if has(name, "outside") and case["rule"]:
         call["outside"] = "drop"
+    if has(name, "cov_ratio"):
+        call["cov_ratio"] = 0.1  # of 900 tokens
+    if has(name, "cov_low"):
+        call |= {"cov_low": -1.0, "cov_high": 2.0}
     if case["packed"]:
         call = {k: v.reshape(-1) if isinstance(v, torch.Tensor) else v for k, v in call.items()}
         call["offsets"] = list(range(0, ROWS * WIDTH + 1, WIDTH))
@@ -136,11 +138,13 @@ def problem(call: dict[str, Any], **how: Any) -> tuple[torch.Tensor, Problem]:
     call = {**call, "log_probs": call["log_probs"].detach().clone().requires_grad_()}
     names = ("log_probs", "old_log_probs", "advantages", "mask")
     others = {k: v for k, v in call.items() if k not in names}
+    others["generator"] = torch.Generator().manual_seed(9)
     return call["log_probs"], pose(*(call[n] for n in names), **others, **how)[0]
 
 
 def compare(call: dict[str, Any], tolerance: float = 2e-5) -> None:
-    leaf, given = problem(call, unmasked="off_policy_threshold" not in call)
+    by_batch = ap.losses()[call["loss"]].reads == "batch"
+    leaf, given = problem(call, unmasked="off_policy_threshold" not in call and not by_batch)
     assert runs_on_triton(given.tokens.log_probs) and covers(given)
     exact_leaf, exact = problem(doubled(call))
     loss, metrics = fused.evaluate(given)
@@ -190,17 +194,14 @@ def test_kinks_are_taken_as_plain_torch_takes_them(kink: int) -> None:
     }
     call = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in call.items()}
     leaf, given = problem(call)
-    if covers(given):
-        want_leaf, same = problem(call)
-        fused.evaluate(given)[0].backward()
-        plain(same)[0].backward()
-        torch.testing.assert_close(leaf.grad, want_leaf.grad, rtol=1e-5, atol=1e-6)
-    else:
-        assert options["loss"] in ("sequence_ppo", "kl_cov")
+    want_leaf, same = problem(call)
+    fused.evaluate(given)[0].backward()
+    plain(same)[0].backward()
+    torch.testing.assert_close(leaf.grad, want_leaf.grad, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 1023, 1024, 1025])
-@pytest.mark.parametrize("loss", ["ppo", "geo_mean", "luspo"])
+@pytest.mark.parametrize("loss", ["ppo", "geo_mean", "luspo", "sequence_ppo", "kl_cov"])
 def test_sizes(loss: str, size: int) -> None:
     given = {k: v.reshape(-1)[:size][None] for k, v in batch(3).items()}
     call = {k: given[k] for k in ("log_probs", "old_log_probs", "advantages", "mask")}
@@ -237,7 +238,7 @@ def test_segments_of_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(fused.evaluate(problem(call)[1])[0], whole)
         monkeypatch.setattr(seg, "CHUNK", 128)
         compare(call)
-        for loss in ("geo_mean", "vespo"):
+        for loss in ("geo_mean", "vespo", "sequence_ppo"):
             compare(arguments({**case, "loss": loss, "level": "token", "packed": packed}, 5))
         monkeypatch.undo()
 
@@ -323,10 +324,12 @@ def test_the_public_function_takes_this_path(monkeypatch: pytest.MonkeyPatch) ->
     }
     run(given, loss="ppo", **EDGE)
     assert len(calls) == 1 and calls[0][0].isnan().any()  # read within the mask alone
-    run(given, loss="clip_cov")
-    run(given, loss="sequence_ppo")
+    run(given, loss="kl_cov")
+    assert len(calls) == 2 and not calls[1][0].isnan().any()  # torch chose among the tokens
+    run(given, loss="geo_mean", ratio="sequence")
+    run(given, loss="ppo", dual_clip=torch.tensor(3.0, device=DEVICE))
     run({**given, "log_probs": given["log_probs"].double()}, loss="ppo")
     for wrong in ({"dual_clip": 0.5}, {"old_log_probs": given["mask"][:2]}, {"turns": 3}):
         with pytest.raises(ap.InputError):
             run({**given, "ratio": "turn", **wrong})
-    assert len(calls) == 1
+    assert len(calls) == 2

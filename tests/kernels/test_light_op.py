@@ -29,5 +29,5 @@ def test_interpreted() -> None:
 
 def test_reference_cases_interpreted() -> None:
     """Those in float32 go through the kernels."""
-    folders = "verl_loss or policy_loss or trl_grpo_loss or a2tgpo"
+    folders = "verl_loss or policy_loss or trl_grpo_loss or a2tgpo or a3"
     interpreted(str(TESTS / "test_golden.py"), "-k", folders)

@@ -121,7 +121,7 @@ def policy_loss(
     # The kernels read within the mask alone, which spares a pass over every tensor.
     if isinstance(log_probs, torch.Tensor) and runs_on_triton(log_probs) and not _rules(given):
         problem, sampler = pose(*tensors, unmasked=True, **given)
-        if is_fused(problem):
+        if is_fused(problem) and problem.entry.reads != "batch":
             return solve(problem, sampler)
     return solve(*pose(*tensors, **given))
 
