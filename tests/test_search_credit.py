@@ -106,3 +106,114 @@ def test_what_reads_no_trees_is_refused() -> None:
 def test_before_the_first_answer() -> None:
     credit = ap.Search(2, 10).credit("spo", value_mode="visit")
     assert credit.values["advantages"][1].tolist() == [0, 0]
+
+
+BEAMS = [name for name, card in ap.search_rules().items() if card.family == "beam"]
+
+
+@pytest.mark.parametrize("mode", ["leaf", "child", "max", "own"])
+@pytest.mark.parametrize("rule", BEAMS)
+def test_rules_that_visit_nothing_have_credit_from_scores(rule: str, mode: str) -> None:
+    rng = np.random.default_rng(3)
+    search = ap.Search(2, 300, rule=rule, num_simulations=4, seed=1)
+    while leaves := search.select(5, per_tree=1):
+        counts = [int(want) or 3 for want in leaves.want]
+        scores = [rng.random(count).tolist() for count in counts]
+        priors = [rng.random(count) for count in counts]
+        values = rng.random(len(leaves))
+        search.expand(leaves, values=values, priors=priors, child_values=scores)
+    nodes = search.nodes()
+    assert not nodes.visits.any()
+    starts = np.repeat(nodes.offsets[:-1], np.diff(nodes.offsets))
+    rows = np.flatnonzero(nodes.valued | (nodes.children > 0))
+    number = {row: i for i, row in enumerate(rows)}
+    above = [-1 if nodes.parent[r] < 0 else number[nodes.parent[r] + starts[r]] for r in rows]
+    scores = nodes.raw_value[rows]
+    if mode == "own":  # of the roots, which were told nothing, their children's mean
+        below = [[scores[i] for i, p in enumerate(above) if p == n] for n in range(len(rows))]
+        told = nodes.valued[rows]
+        values = [v if t else np.mean(b) for v, t, b in zip(scores, told, below, strict=True)]
+    else:
+        values = oracle.values(above, list(scores), mode)
+    want = np.zeros(len(nodes.parent))
+    want[rows] = [0 if p < 0 else values[i] - values[p] for i, p in enumerate(above)]
+    credit = search.credit("vineppo", value_mode=mode)
+    np.testing.assert_allclose(credit.values["advantages"][1], want, rtol=1e-9, atol=1e-12)
+    assert np.count_nonzero(want) > 5
+    with pytest.raises(ap.OptionError, match="got 'visit', expected another"):
+        search.credit("vineppo", value_mode="visit")
+
+
+def test_without_tokens_each_edge_is_one() -> None:
+    def run(tokens: bool) -> ap.Search:
+        rng = np.random.default_rng(5)
+        search = ap.Search(2, 200, num_simulations=15, seed=0)
+        while leaves := search.select(1):
+            told = {"tokens": [[[1], [2], [3]]]} if tokens else {}
+            search.expand(leaves, values=rng.random(1), children=3, **told)
+        return search
+
+    bare, told = run(False), run(True)
+    roots = bare.nodes().parent < 0
+    for method in ("treepo", "treerl", "tree_grpo"):
+        got, want = (one.credit(method, value_mode="leaf") for one in (bare, told))
+        assert len(got.advantages) == int((~roots).sum())
+        np.testing.assert_array_equal(got.advantages, want.advantages)
+        assert np.count_nonzero(got.advantages) > 10
+
+
+@pytest.mark.parametrize(
+    ("method", "without", "reading"),
+    [
+        ("treepo", {}, {"form": "segment"}),
+        ("tree_grpo", {"mode": "tree"}, {"mode": "tree_diff"}),
+        ("treerl", {}, None),
+    ],
+)
+def test_a_value_mode_that_would_not_be_read_is_refused(
+    method: str, without: dict[str, Any], reading: dict[str, Any] | None
+) -> None:
+    search = searched()
+    for given in ({"value_mode": "max"}, {"value_mode": "leaf", "own_share": 0.5}):
+        with pytest.raises(ap.OptionError, match=r"expected 'leaf'.* reads leaves alone"):
+            search.credit(method, **given, **without)
+    if reading is not None:
+        found = [
+            search.credit(method, value_mode=mode, **reading).values["advantages"][1]
+            for mode in ("leaf", "child", "max", "visit", "own")
+        ]
+        for i, one in enumerate(found):
+            assert all(not np.array_equal(one, other) for other in found[i + 1 :])
+
+
+def test_values_of_its_own_and_of_its_rollouts() -> None:
+    search = ap.Search(1, 10, num_simulations=3, seed=0, gamma=0.5)
+    search.expand(search.select(1), values=[0.5], children=[2], rollouts=[[1.0, 0.0, 0.0, 0.0]])
+    search.expand(search.select(1), values=[0.25], rollouts=[[1.0]])
+    search.expand(search.select(1), values=[0.75], rewards=[2.0])
+
+    def values(**how: Any) -> list[float]:
+        return search.credit("spo", **how).extras["node_values"][1][:3].tolist()
+
+    assert values(value_mode="own") == [0.5, 0.125, 2 + 0.375]
+    assert values(value_mode="rollout") == [0.25, 0.5, 2 + 0.375]  # the last from its value
+    below = values(value_mode="leaf")
+    assert below == [(1 + 0.5 + 2.375) / 6, 0.5, 2.375]
+    mixed = values(value_mode="leaf", own_share=0.25)
+    np.testing.assert_allclose(mixed, np.array(below) * 0.75 + [0.125, 0.03125, 0.59375])
+    assert values(value_mode="leaf", own_share=1) == values(value_mode="own")
+    for bad in (-0.1, 1.5, float("nan"), True, "half"):
+        with pytest.raises(ap.OptionError, match="own_share: got"):
+            search.credit("spo", value_mode="leaf", own_share=bad)
+    with pytest.raises(ap.OptionError, match="value_mode: got 'median', expected one of leaf"):
+        search.credit("spo", value_mode="median")
+
+
+def test_the_interval_of_an_edge() -> None:
+    search = searched(variance=True)
+    nodes = search.nodes()
+    twice = nodes.visits > 1
+    assert twice.any() and np.isinf(nodes.half_width()[~twice]).all()
+    want = 2 * np.sqrt(nodes.variance[twice] / nodes.visits[twice])
+    np.testing.assert_allclose(nodes.half_width(2.0)[twice], want, rtol=1e-12)
+    assert np.isinf(searched().nodes().half_width()).all()

@@ -17,6 +17,9 @@ from apportion.errors import InputError
 KINDS = ("expand", "value", "rollout", "verify", "probe", "partial")
 """What a request asks for, by its number in `Leaves.kind`."""
 
+Z95 = 1.959963984540054
+"""Quantile of the normal distribution whose interval has a probability of 0.95."""
+
 
 @dataclass(frozen=True, eq=False)
 class Leaves:
@@ -75,6 +78,7 @@ class Nodes:
     Tree `t` has rows `offsets[t]` to `offsets[t + 1]`; `parent` and `first_child` count
     from the tree's first row and are -1 where there is none. `q` is the mean return of
     the edge into a node as its parent compares it, `value` the node's own mean.
+    `raw_value` is what the node was told to be worth, 0 where it was not (`valued`).
     `variance` is the unbiased one of the edge's returns: infinite with fewer than two
     visits, or where the search does not keep it. `state` is the node itself, or the equal
     one that it was merged into.
@@ -90,6 +94,7 @@ class Nodes:
     q: Array
     value: Array
     raw_value: Array
+    valued: Array
     reward: Array
     prior: Array
     variance: Array
@@ -98,6 +103,13 @@ class Nodes:
     proven: Array
     failures: Array
     state: Array
+
+    def half_width(self, z: float = Z95) -> Array:
+        """`(nodes,)` half the width of each edge's interval `q +- z * sqrt(variance / visits)`.
+
+        Infinite with fewer than two visits, or in a search made without `variance=True`.
+        """
+        return z * np.sqrt(self.variance / np.maximum(self.visits, 1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,30 +31,44 @@ class Results:
         """Every rollout."""
         return SearchRollouts(**self._forest.rollouts())
 
-    def credit(self, method: str, *, value_mode: str, **options: Any) -> Credit:
+    def credit(
+        self, method: str, *, value_mode: str, own_share: float = 0.0, **options: Any
+    ) -> Credit:
         """Credit read from the trees: what each edge added.
 
         A row is a node, in the order of `nodes()`, then a rollout, in that of `rollouts()`,
-        as a leaf below its node; tokens are those of `tokens()`, then those of rollouts.
-        What was never visited gets 0 and is masked.
+        as a leaf below its node; tokens are those of `tokens()`, then those of rollouts, or
+        one an edge and one a rollout where the search was told none. What was never visited
+        gets 0 and is masked. Under rules that compare scores and visit nothing (beams) that
+        is what has neither a score nor children.
 
         Args:
             method: a method that reads trees: `"spo"`, `"treerl"`, `"tree_grpo"`,
                 `"treepo"`, `"vineppo"` or `"tree_ps_rag"`.
             value_mode: a node's value, as a return from the root: the mean over the
                 evaluated leaves and rollouts below (`"leaf"`), the unweighted mean over
-                the visited children (`"child"`), the largest of them (`"max"`), or the
-                mean of everything backed up through the node (`"visit"`).
+                the visited children (`"child"`), the largest of them (`"max"`), the
+                mean of everything backed up through the node (`"visit"`), what the node
+                itself was told to be worth, as by a process reward model (`"own"`), or the
+                mean of the rollouts that began at it (`"rollout"`). By the last two a node
+                without such a value has the mean of the next ones below that have one.
+                Where the method reads leaves alone (`treerl`, `tree_grpo` but for
+                `mode="tree_diff"`, `treepo` but for `form="segment"`) only `"leaf"`.
+            own_share: weight from 0 to 1 of what a node itself was told to be worth in its
+                value, the rest being that of `value_mode` (Silver et al. 2016, where a leaf
+                has `(1 - lambda) v + lambda z`; `own_share` is `1 - lambda`). Where one of
+                the two is not known, the other is taken.
             **options: options of the method.
 
         Raises:
-            OptionError: a method that reads no trees, or a `value_mode` that it has not.
+            OptionError: a method that reads no trees, a `value_mode` that it has not, or
+                `"visit"` where nothing was visited.
         """
         from apportion.search.rows import Found, credit_of_nodes
 
         _, offsets = self.tokens()
         found = Found(self.nodes(), self.rollouts(), offsets, float(self.gamma))
-        return credit_of_nodes(found, method, value_mode, options)
+        return credit_of_nodes(found, method, value_mode, own_share, options)
 
     def child_values(self, tree: int, node: int, *, how: str = "mean") -> Array:
         """Values of a node's children, in order.

@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 CUT = 2**32 - 1
 """Mark of a rollout that was cut in two."""
 
+VALUE_MODES = {
+    "leaf": "leaf",
+    "child": "child",
+    "max": "max",
+    "visit": "child",
+    "own": "leaf",
+    "rollout": "leaf",
+}
+"""Modes, and the one by which a node without a value of that mode gets one from below."""
+
+READS_VALUES = {"treepo": ("form", "segment"), "tree_grpo": ("mode", "tree_diff")}
+"""Methods that look at values of nodes only under a setting of an option."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -36,7 +49,7 @@ class Found:
 
 
 def credit_of_nodes(
-    found: Found, method: str, value_mode: str, options: Mapping[str, Any]
+    found: Found, method: str, value_mode: str, own_share: float, options: Mapping[str, Any]
 ) -> Credit:
     """See `Search.credit`."""
     card = methods().get(method)
@@ -44,23 +57,43 @@ def credit_of_nodes(
     if card is None or "parents" not in known:
         readers = [name for name, one in methods().items() if _reads_trees(one)]
         raise OptionError(f"method: got {method!r}, expected one of {', '.join(readers)}")
-    has_option = any(option.name == "value_mode" for option in card.options)
-    given = dict(options)
-    if has_option:
-        # Values of visits are known: they are what the search backed up.
-        given["value_mode"] = "child" if value_mode == "visit" else value_mode
-    elif "node_values" not in known and value_mode != "leaf":
-        raise OptionError(
-            f"{method}: option value_mode: got {value_mode!r}, expected 'leaf', "
-            "because it reads leaves alone"
-        )
+    if value_mode not in VALUE_MODES:
+        modes = ", ".join(VALUE_MODES)
+        raise OptionError(f"value_mode: got {value_mode!r}, expected one of {modes}")
+    share = _share(own_share)
+    if value_mode != "leaf" or share:
+        _check_reads_values(method, known, options, value_mode)
     parents, columns = _rows(found)
-    if value_mode == "visit":
-        columns["node_values"] = _visit_values(found, len(parents))
-    elif not has_option and "node_values" in known:
-        scores = columns["outcome_rewards"]
-        columns["node_values"] = node_values(parents, scores, value_mode=value_mode)
+    below = VALUE_MODES[value_mode]
+    given = dict(options)
+    has_option = any(option.name == "value_mode" for option in card.options)
+    if has_option:
+        given["value_mode"] = below
+    if value_mode != below or share or (not has_option and "node_values" in known):
+        columns["node_values"] = _values(found, parents, columns, value_mode, share)
     return credit(method, Rollouts.from_tree(parents, **columns), **given)
+
+
+def _share(own_share: Any) -> float:
+    if isinstance(own_share, bool) or not isinstance(own_share, int | float | np.number):
+        raise OptionError(f"own_share: got {own_share!r}, expected a number from 0 to 1")
+    if not 0 <= own_share <= 1:
+        raise OptionError(f"own_share: got {own_share!r}, expected a number from 0 to 1")
+    return float(own_share)
+
+
+def _check_reads_values(
+    method: str, known: Mapping[str, Any], options: Mapping[str, Any], value_mode: str
+) -> None:
+    """Refuses a choice of values where the method would not look at them."""
+    name, wanted = READS_VALUES.get(method, ("", ""))
+    if "node_values" in known and (not name or options.get(name) == wanted):
+        return
+    but = f"; {name}={wanted!r} reads values of nodes" if name else ""
+    raise OptionError(
+        f"{method}: option value_mode: got {value_mode!r}, expected 'leaf' and no own_share, "
+        f"because it reads leaves alone{but}"
+    )
 
 
 def _reads_trees(card: Any) -> bool:
@@ -75,18 +108,21 @@ def _rows(found: Found) -> tuple[Array, dict[str, Any]]:
     rollout that a branching rule cut in two: its parts are there instead.
     """
     nodes, rollouts = found.nodes, found.rollouts
-    starts = np.repeat(nodes.offsets[:-1], np.diff(nodes.offsets))
+    starts = _starts(nodes)
     of_rollouts = np.repeat(nodes.offsets[:-1], np.diff(rollouts.offsets))
-    visited = nodes.visits > 0
+    visited = _visited(nodes)
     is_root = nodes.parent < 0
     parents = np.where(is_root, -1, np.where(visited, nodes.parent + starts, starts))
+    ends = rollouts.node + of_rollouts
     lengths = np.concatenate([np.diff(found.token_offsets), np.diff(rollouts.token_offsets)])
+    if not lengths.any():
+        # The search was told none: each edge and each rollout is one.
+        lengths = np.concatenate([~is_root, np.ones(len(ends))]).astype(np.int64)
     whole = rollouts.mark != CUT
     trained = np.concatenate([visited, whole])
-    own = np.where(nodes.state == np.arange(len(visited)) - starts, nodes.raw_value, nodes.value)
+    own = np.where(_is_merged(nodes), nodes.value, nodes.raw_value)
     before, discount = _returns(nodes, found.gamma)
     scores = np.where(visited, before + discount * own, np.nan)
-    ends = rollouts.node + of_rollouts
     ended = np.where(whole, before[ends] + discount[ends] * rollouts.reward, np.nan)
     return np.concatenate([parents, np.where(whole, ends, of_rollouts)]), {
         "token_offsets": np.concatenate([[0], np.cumsum(lengths)]),
@@ -95,14 +131,61 @@ def _rows(found: Found) -> tuple[Array, dict[str, Any]]:
     }
 
 
-def _visit_values(found: Found, rows: int) -> Array:
+def _starts(nodes: Nodes) -> Array:
+    """The first row of each node's tree."""
+    return np.repeat(nodes.offsets[:-1], np.diff(nodes.offsets))
+
+
+def _is_merged(nodes: Nodes) -> Array:
+    merged: Array = nodes.state != np.arange(len(nodes.state)) - _starts(nodes)
+    return merged
+
+
+def _visited(nodes: Nodes) -> Array:
+    """What the search has been at. Rules that compare scores (beams) visit nothing: there
+    it is what was given a score, or children."""
+    visited = nodes.visits > 0
+    return visited if visited.any() else nodes.valued | (nodes.children > 0)
+
+
+def _values(
+    found: Found, parents: Array, columns: Mapping[str, Any], value_mode: str, share: float
+) -> Array:
+    """Values of nodes and rollouts as returns from the root; NaN where unknown."""
     nodes = found.nodes
     before, discount = _returns(nodes, found.gamma)
-    values = np.full(rows, np.nan)
-    values[: len(nodes.visits)] = np.where(
-        nodes.visits > 0, before + discount * nodes.value, np.nan
-    )
-    return values
+    told = np.full(len(parents), np.nan)
+    known = _visited(nodes) & (nodes.valued | _is_merged(nodes))
+    told[: len(known)] = np.where(known, columns["outcome_rewards"][: len(known)], np.nan)
+    values = np.full(len(parents), np.nan)
+    if value_mode == "visit":
+        if known.any() and not nodes.visits.any():
+            raise OptionError(
+                "value_mode: got 'visit', expected another: the search's rule compares scores "
+                "and visits nothing"
+            )
+        here = np.where(nodes.visits > 0, before + discount * nodes.value, np.nan)
+        values[: len(here)] = here
+    elif value_mode == "own":
+        values = told
+    elif value_mode == "rollout":
+        values[: len(before)] = before + discount * _rollout_means(found)
+    else:
+        scores = columns["outcome_rewards"]
+        values = node_values(parents, scores, value_mode=value_mode)
+    if share == 0:
+        return values
+    mixed = (1 - share) * values + share * told
+    return np.where(np.isnan(values), told, np.where(np.isnan(told), values, mixed))
+
+
+def _rollout_means(found: Found) -> Array:
+    """Mean reward of the rollouts that began at each node, NaN where there are none."""
+    rollouts, count = found.rollouts, len(found.nodes.parent)
+    at = rollouts.node + np.repeat(found.nodes.offsets[:-1], np.diff(rollouts.offsets))
+    sums = np.bincount(at, rollouts.reward, minlength=count)
+    numbers = np.bincount(at, minlength=count)
+    return np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan)
 
 
 def _returns(nodes: Nodes, gamma: float) -> tuple[Array, Array]:
@@ -111,8 +194,7 @@ def _returns(nodes: Nodes, gamma: float) -> tuple[Array, Array]:
     before = np.zeros(len(discount))
     if not np.any(nodes.reward):
         return before, discount
-    starts = np.repeat(nodes.offsets[:-1], np.diff(nodes.offsets))
-    above = nodes.parent + starts
+    above = nodes.parent + _starts(nodes)
     for depth in range(1, int(nodes.depth.max(initial=0)) + 1):
         at = np.flatnonzero(nodes.depth == depth)
         before[at] = before[above[at]] + discount[above[at]] * nodes.reward[at]

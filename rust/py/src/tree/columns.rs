@@ -1,7 +1,7 @@
 //! Answers from arrays, requests and nodes into arrays.
 
 use apportion_core::tree::answers::{Answers, TokenRows};
-use apportion_core::tree::arena::{End, NONE, ROOT, Tree};
+use apportion_core::tree::arena::{End, Fact, NONE, ROOT, Tree};
 use apportion_core::tree::request::Leaf;
 use numpy::{Element, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -161,6 +161,7 @@ pub fn nodes<'py>(py: Python<'py>, trees: &[Tree]) -> PyResult<Bound<'py, PyDict
     column!("q", |t: &Tree, n: u32| t.hot[n as usize].q());
     column!("value", |t: &Tree, n: u32| t.value(n));
     column!("raw_value", |t: &Tree, n: u32| t.raw_value(n));
+    column!("valued", |t: &Tree, n: u32| t.is(n, Fact::Valued));
     column!("reward", |t: &Tree, n: u32| t.reward(n));
     column!("prior", |t: &Tree, n: u32| f64::from(t.hot[n as usize].prior));
     column!("variance", |t: &Tree, n: u32| t.variance(n));
