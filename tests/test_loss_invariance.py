@@ -164,6 +164,49 @@ def test_ranks_and_micro_batches_change_nothing(tmp_path: Path) -> None:
         np.testing.assert_allclose(other, outputs[0], rtol=1e-11, atol=1e-14)
 
 
+def test_turns_of_two_rows_are_two_though_their_ids_are_one() -> None:
+    inputs = batch(14)
+    ids = torch.tensor([[0, 0, 0, 1, 1, 1, 2, 2, 2]]).repeat(ROWS, 1)
+    apart = ids + 3 * torch.arange(ROWS)[:, None]
+    got, _ = run(inputs, ratio="turn", turns=ids)
+    expected, _ = run(inputs, ratio="turn", turns=apart)
+    assert got.item() == expected.item()
+    pair = inputs["log_probs"].detach(), inputs["old_log_probs"], inputs["mask"]
+    weights = [ap.rollout_weights(*pair, level="segment", turns=t)[0] for t in (ids, apart)]
+    assert torch.equal(*weights)
+
+
+COMPILED: dict[str, dict[str, Any]] = {
+    "integers as mask": {"mask": "int"},
+    "packed": {"offsets": list(range(0, 46, 9))},
+    "segments": {"ratio": "segment", "segment_offsets": [0, 3, 9, 9, 14, 18, 27, 30, 36, 45]},
+    "widths of tokens": {"clip_low": torch.full((ROWS, WIDTH), 0.1)},
+    "turns": {"ratio": "turn", "ratio_grad": "mean"},
+    "cap of tokens": {"loss": "cispo", "ratio_cap": torch.full((ROWS, WIDTH), 1.1)},
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_as_a_whole(name: str) -> None:
+    options, inputs = dict(COMPILED[name]), batch(15)
+    if options.pop("mask", None):
+        inputs["mask"] = inputs["mask"].long()
+    if "offsets" in options:
+        inputs = {k: v.reshape(-1) for k, v in inputs.items()}
+
+    def loss(own: Any) -> Any:
+        return ap.policy_loss(**{**inputs, "log_probs": own}, **options)[0]
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    found = []
+    for function in (loss, compiled):
+        own = inputs["log_probs"].detach().requires_grad_()
+        value = function(own)
+        found.append((value.item(), torch.autograd.grad(value, own)[0]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-13)
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
 @pytest.mark.parametrize("name", ["ppo", "sequence_ppo", "geo_mean"])
 def test_segments_are_turns_by_their_starts(name: str) -> None:
     """`segment_offsets` and the same segments as `turns`; padded and packed."""

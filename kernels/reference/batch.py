@@ -138,17 +138,19 @@ def runs_of_value(values: Tensor, mask: Tensor, rows: Spans) -> Spans:
     return _spans_from_starts(torch.zeros_like(mask, dtype=torch.bool).index_put((valid,), starts))
 
 
-def spans_of_ids(ids: Tensor) -> Spans:
-    """Spans from any ids of tokens; equal ids are one span."""
+def spans_of_ids(ids: Tensor, rows: Spans) -> Spans:
+    """Spans from any ids of tokens; equal ids of a row are one span."""
     unique, dense = torch.unique(ids, return_inverse=True)
+    of_rows = row_ids(rows, len(ids), ids.device) * len(unique) + dense
+    unique, dense = torch.unique(of_rows, return_inverse=True)
     return Spans(len(unique), ids=dense)
 
 
-def spans_of_offsets(offsets: Tensor, device: Any) -> Spans:
-    """Spans from their starts, `(count + 1,)` on the host."""
-    steps = offsets.diff()
-    ids = torch.repeat_interleave(torch.arange(len(steps)), steps)
-    return Spans(len(steps), ids=ids.to(device), offsets=offsets.to(device), are_runs=True)
+def spans_of_offsets(offsets: Tensor, size: int, device: Any) -> Spans:
+    """Spans of `size` tokens from their starts, `(count + 1,)`."""
+    offsets = offsets.to(device)
+    ids = torch.searchsorted(offsets[1:], torch.arange(size, device=device), right=True)
+    return Spans(len(offsets) - 1, ids=ids, offsets=offsets, are_runs=True)
 
 
 def row_ids(rows: Spans, size: int, device: Any) -> Tensor:

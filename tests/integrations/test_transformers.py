@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -100,6 +103,29 @@ def test_options_and_outputs() -> None:
     assert out.entropy is None and len(out.hidden_states) == 3
     generated = model.generate(**given, max_new_tokens=2, do_sample=False)
     assert generated.shape == (3, 13)
+
+
+def test_a_copy_is_a_model_of_its_own() -> None:
+    model, given = patch_log_probs(FAMILIES["qwen2"]()), inputs()
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in copied.parameters():
+            weight.zero_()
+    targets = next_tokens(given)
+    assert copied(**given).logits.abs().max() == 0
+    uniform = -math.log(copied.config.vocab_size)
+    there = targets >= 0
+    got = copied(**given, targets=targets).log_probs[there]
+    torch.testing.assert_close(got, torch.full_like(got, uniform))
+    assert (model(**given, targets=targets).log_probs[there] - uniform).abs().max() > 1e-3
+
+
+def test_a_model_that_was_pickled_can_be_patched_again() -> None:
+    model, given = patch_log_probs(FAMILIES["qwen2"]()), inputs()
+    back = pickle.loads(pickle.dumps(model))
+    targets = next_tokens(given)
+    got = patch_log_probs(back)(**given, targets=targets)
+    torch.testing.assert_close(got.log_probs, model(**given, targets=targets).log_probs)
 
 
 def test_another_change_of_logits_is_named() -> None:

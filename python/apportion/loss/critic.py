@@ -32,9 +32,25 @@ def value_loss(
 ) -> tuple[Tensor, Metrics]:
     """A critic's loss: `max((v - G)^2, (clip(v, old - clip, old + clip) - G)^2) / 2`.
 
-    `returns` may be a `Credit` that has them, as `gae`'s. Shapes, mask and aggregation as
-    in `policy_loss`. `clip=None` clips nothing. The metric `clip_fraction` is the share of
-    tokens where the clipped term is the larger.
+    Args:
+        values: v of each token, `(B, T)`, or `(N,)` with `offsets`.
+        old_values: those before the update, of the same shape.
+        returns: G, of the same shape, or a `Credit` that has them, as `gae`'s.
+        mask: which tokens are trained; also `offsets`, `num_tokens` and `num_sequences`: as
+            in `policy_loss`.
+        clip: `None` clips nothing.
+        offsets: starts of the sequences in packed tokens.
+        num_tokens: valid tokens of the whole batch.
+        num_sequences: its sequences.
+        **options: `loss_agg_mode` and those that go with it.
+
+    Returns:
+        The loss, and the metric `clip_fraction`: the share of tokens where the clipped term
+        is the larger. Both are 0 where all is masked.
+
+    Raises:
+        OptionError: an unknown option, or one out of its range.
+        InputError: shapes, types, devices or a mask that do not fit.
     """
     check_options("value_loss", options, AGGREGATION)
     check_number("clip", clip, least=0.0, none=True)

@@ -151,8 +151,8 @@ def _tensors(given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
         if tensor is None and name == "bias":
             continue
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            got = getattr(tensor, "dtype", type(tensor).__name__)
-            raise DtypeError(f"{name}: got {got}, expected a tensor of floats")
+            got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise DtypeError(f"{name}: got {got}, expected a torch tensor of floats")
     parts: list[Tensor] = [_gathered(part) for part in given]
     hidden, weight, bias = parts[0], parts[1], parts[2] if len(parts) == 3 else None
     if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:

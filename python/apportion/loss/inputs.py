@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 
 from apportion.credit import Credit
-from apportion.errors import DtypeError, ExtraMissingError, InputError, OptionError
+from apportion.errors import DtypeError, InputError, OptionError
+from apportion.loss.tensors import as_tensor, can_be_read
 
-try:
-    import torch
-except ImportError as error:
-    raise ExtraMissingError(
-        "apportion.policy_loss needs torch: pip install 'apportion[torch]'"
-    ) from error
+# isort: split
+# tensors comes first: it says what to install where torch is missing.
+import torch
 
 from apportion.kernels.reference import batch as spans
 
@@ -38,8 +36,9 @@ class Given:
         `unmasked`: values outside the mask, and float types, stay as they came.
         """
         if not isinstance(own, torch.Tensor) or not own.is_floating_point():
-            got = getattr(own, "dtype", type(own).__name__)
-            raise DtypeError(f"log_probs or values: got {got}, expected a tensor of floats")
+            got = own.dtype if isinstance(own, torch.Tensor) else type(own).__name__
+            raise DtypeError(f"log_probs or values: got {got}, expected a torch tensor of floats")
+        as_tensor("log_probs or values", own, own.device)
         self.shape, self.device, self.unmasked = own.shape, own.device, unmasked
         self.dtype = torch.float64 if own.dtype == torch.float64 else torch.float32
         self.rows = self._rows(offsets)
@@ -85,8 +84,8 @@ class Given:
             check_number(name, value, least=0.0, none=True)
             return value
         flat = self.take(name, value, fill=1.0).detach()
-        if self.device.type == "cpu" and bool((flat < 0).any()):
-            index = int((flat < 0).nonzero()[0])
+        if can_be_read(self.device) and bool((wrong := ~(flat >= 0)).any()):
+            index = int(wrong.nonzero()[0])
             raise InputError(f"{name}[{index}]: got {float(flat[index])}, expected at least 0")
         return flat
 
@@ -117,16 +116,22 @@ class Given:
             given = self._turns_of_credit()
         if given is None:
             return spans.runs_of_mask(self.mask, self.rows)
-        ids = torch.as_tensor(given, device=self.device)
+        ids = as_tensor("turns", given, self.device)
         if ids.is_floating_point() or ids.shape != self.shape:
             got = f"{ids.dtype} of shape {tuple(ids.shape)}"
             raise InputError(f"turns: got {got}, expected integers of shape {tuple(self.shape)}")
-        return spans.spans_of_ids(ids.reshape(-1))
+        return spans.spans_of_ids(ids.reshape(-1), self.rows)
 
     def _segments(self, offsets: Any) -> spans.Spans:
         if offsets is None:
             raise InputError("segment_offsets: got none, expected starts where ratio='segment'")
         starts = _starts("segment_offsets", offsets, math.prod(self.shape))
+        if not torch.compiler.is_compiling():
+            self._check_crossing(starts)
+        return spans.spans_of_offsets(starts, math.prod(self.shape), self.device)
+
+    def _check_crossing(self, starts: Tensor) -> None:
+        """Refuse a segment that goes beyond the end of its sequence."""
         ends = self._row_ends()
         before = torch.searchsorted(ends, starts[:-1], right=True)
         crossing = (
@@ -138,7 +143,6 @@ class Given:
                 f"segment_offsets[{index + 1}]: got {int(starts[index + 1])}, expected at most "
                 f"{int(ends[before[index]])}, where the sequence of the segment's start ends"
             )
-        return spans.spans_of_offsets(starts, self.device)
 
     def _row_ends(self) -> Tensor:
         """Where the sequences end, on the host."""
@@ -147,24 +151,19 @@ class Given:
         return self.rows.offsets[1:].cpu()
 
     def _tensor(self, name: str, value: Any) -> Tensor:
-        if not isinstance(value, torch.Tensor):
-            value = torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
-        if value.device != self.device:
-            raise InputError(f"{name}: got device {value.device}, expected {self.device}")
+        value = as_tensor(name, value, self.device)
         if value.dtype.is_complex:
             raise DtypeError(f"{name}: got {value.dtype}, expected real numbers")
         return value if self.unmasked and value.is_floating_point() else value.to(self.dtype)
 
     def _mask(self, mask: Any) -> tuple[Tensor, Any]:
-        if not isinstance(mask, torch.Tensor):
-            mask = torch.from_numpy(np.ascontiguousarray(mask)).to(self.device)
-        if mask.shape != self.shape or mask.device != self.device:
-            got = f"shape {tuple(mask.shape)} on {mask.device}"
-            expected = f"{tuple(self.shape)} on {self.device}"
-            raise InputError(f"mask: got {got}, expected {expected} as log_probs")
+        mask = as_tensor("mask", mask, self.device)
+        if mask.shape != self.shape:
+            got, expected = tuple(mask.shape), tuple(self.shape)
+            raise InputError(f"mask: got shape {got}, expected {expected} as log_probs")
         flat = mask.reshape(-1)
-        # On a GPU this would wait for the device; there any value but 0 counts as 1.
-        if self.device.type == "cpu" and flat.dtype != torch.bool:
+        # Where values are not read, any but 0 counts as 1.
+        if flat.dtype != torch.bool and can_be_read(self.device):
             wrong = (flat != 0) & (flat != 1)
             if bool(wrong.any()):
                 index = int(wrong.nonzero()[0])
@@ -183,7 +182,8 @@ class Given:
         if len(self.shape) != 1 or offsets is None:
             got = tuple(self.shape)
             raise InputError(f"log_probs: got shape {got}, expected (B, T), or (N,) with offsets")
-        return spans.spans_of_offsets(_starts("offsets", offsets, self.shape[0]), self.device)
+        starts = _starts("offsets", offsets, self.shape[0])
+        return spans.spans_of_offsets(starts, self.shape[0], self.device)
 
     def _of_credit(self, name: str) -> Any:
         assert self.credit is not None
@@ -228,9 +228,15 @@ def check_number(
     most: float = math.inf,
     none: bool = False,
 ) -> None:
-    """Refuse what is not a number in range; a tensor is taken as it is, on its device."""
-    if isinstance(got, torch.Tensor) or (none and got is None):
+    """Refuse what is not a number in range; a tensor of one on a GPU is taken as it is."""
+    if none and got is None:
         return
+    if isinstance(got, torch.Tensor):
+        if got.dim():
+            raise OptionError(f"{name}: got shape {tuple(got.shape)}, expected a number")
+        if not can_be_read(got.device):
+            return
+        got = got.item()
     number = isinstance(got, int | float | np.number) and not isinstance(got, bool)
     if number and math.isfinite(got) and least <= got <= most and got > above:
         return
@@ -241,11 +247,13 @@ def check_number(
 
 
 def _starts(name: str, offsets: Any, size: int) -> Tensor:
-    """Offsets on the host, checked to go from 0 to `size` without a step back."""
-    starts = torch.as_tensor(offsets).cpu()
+    """Offsets, checked on the host to go from 0 to `size` without a step back."""
+    starts = as_tensor(name, offsets, getattr(offsets, "device", torch.device("cpu")))
     if starts.is_floating_point() or starts.dtype == torch.bool:
         raise DtypeError(f"{name}: got {starts.dtype}, expected integers")
-    starts = starts.long()
+    if torch.compiler.is_compiling():
+        return starts.long()
+    starts = starts.cpu().long()
     if starts.dim() != 1 or len(starts) < 1 or starts[0] != 0 or starts[-1] != size:
         raise InputError(f"{name}: got {_short(starts)}, expected to go from 0 to {size}")
     back = starts.diff() < 0

@@ -46,6 +46,7 @@ def linear_policy_loss(
     softcap: float | None = None,
     logit_scale: float = 1.0,
     entropy_coef: float = 0.0,
+    batch_invariant: bool = False,
     mode: str = "auto",
     memory_budget: int | None = None,
     check: bool = True,
@@ -68,6 +69,7 @@ def linear_policy_loss(
         softcap: Gemma's `final_logit_softcapping`.
         logit_scale: multiplies the logits before all else.
         entropy_coef: times the entropy, aggregated as the loss is, is subtracted.
+        batch_invariant: as in `token_log_probs`; the two calls are then made.
         mode: `"fused"`: some tokens after another, each with its loss; for losses in which
             a token depends on itself alone, or on sequences (turns, segments) that are
             not longer than what the budget holds. `"recompute"` and `"frozen"`: the two
@@ -86,6 +88,8 @@ def linear_policy_loss(
     """
     check_choice("mode", mode, MODES)
     check_number("entropy_coef", entropy_coef)
+    if batch_invariant and mode == "fused":
+        raise OptionError("batch_invariant: got True, expected False with mode='fused'")
     stand_in = _stand_in(hidden, old_log_probs)
     posed = dict(options)
     if options.get("top_entropy") is not None and options.get("entropies") is None:
@@ -99,7 +103,7 @@ def linear_policy_loss(
         temperature=temperature,
         softcap=softcap,
         logit_scale=logit_scale,
-        batch_invariant=False,
+        batch_invariant=batch_invariant,
         check=check,
         memory_budget=memory_budget,
     )
@@ -126,8 +130,8 @@ def _stand_in(hidden: Tensor, old_log_probs: Tensor) -> Tensor:
     """A tensor of the shape and type that log-probabilities will have."""
     for name, tensor in (("hidden", hidden), ("old_log_probs", old_log_probs)):
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            got = getattr(tensor, "dtype", type(tensor).__name__)
-            raise DtypeError(f"{name}: got {got}, expected a tensor of floats")
+            got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise DtypeError(f"{name}: got {got}, expected a torch tensor of floats")
     if hidden.shape[:-1] != old_log_probs.shape:
         got, expected = tuple(old_log_probs.shape), tuple(hidden.shape[:-1])
         raise InputError(f"old_log_probs: got shape {got}, expected {expected} as hidden")
@@ -147,7 +151,8 @@ def _pieces(problem: Problem, linear: Linear, mode: str) -> list[slice] | None:
     """The tokens that are taken together, or `None` where the two calls are made."""
     parts = (linear.hidden, linear.head.weight, linear.head.bias)
     trained = [part is not None and part.requires_grad for part in parts]
-    if mode in ("recompute", "frozen") or not (torch.is_grad_enabled() and any(trained)):
+    two_calls = mode in ("recompute", "frozen") or linear.head.batch_invariant
+    if two_calls or not (torch.is_grad_enabled() and any(trained)):
         return None
     most = linear.plan().rows
     kind = "cpu" if linear.hidden.device.type == "cpu" else "other"

@@ -118,8 +118,8 @@ def token_log_probs(
         name = "mode" if memory_budget is None else "memory_budget"
         raise OptionError(f"{name}: got one, expected none without a head")
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
-        got = getattr(logits, "dtype", type(logits).__name__)
-        raise DtypeError(f"logits: got {got}, expected a tensor of floats")
+        got = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise DtypeError(f"logits: got {got}, expected a torch tensor of floats")
     if hasattr(logits, "to_local"):
         expected = "this rank's part, logits.to_local(), and vocab_group if columns are split"
         raise InputError(f"logits: got a DTensor, expected {expected}")

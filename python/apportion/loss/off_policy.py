@@ -65,6 +65,7 @@ def rollout_weights(
     check_choice("gate", gate, rollout.LEVELS)
     check_choice("statistic", statistic, ("ratio", "binary_kl", "tv"))
     check_number("low", low, least=0.0, none=True)
+    check_number("high", high, above=0.0, none=True)
     check_number("high", high, least=low or 0.0, none=True)
     if statistic != "ratio" and (rule != "mask" or gate not in ("token", "geometric")):
         raise OptionError(
@@ -110,6 +111,9 @@ def rollout_rejection(
     Returns:
         The reduced mask, in the shape and type of `mask`, and the shares refused.
     """
+    if not isinstance(rules, Mapping):
+        got = type(rules).__name__
+        raise OptionError(f"rules: got {got}, expected a mapping from names to bounds")
     check_options("rollout_rejection rule", rules, rollout.RULES)
     bounds = {}
     for name, limit in rules.items():

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apportion.credit import Credit
-from apportion.errors import InputError
+from apportion.errors import DtypeError, InputError
 from apportion.loss.inputs import Given, check_options
 
 # isort: split
@@ -32,6 +32,7 @@ from apportion.loss.settings import (
     reference,
     settle,
 )
+from apportion.loss.tensors import as_tensor
 
 Tensor = Any
 Metrics = dict[str, Tensor]
@@ -153,6 +154,9 @@ def pose(
     """
     entry, settings = settle(loss, like, options)
     own = around(settings)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        got = type(generator).__name__
+        raise DtypeError(f"generator: got {got}, expected a torch.Generator")
     given = Given(log_probs, mask, offsets, advantages, unmasked)
     sampler = given.maybe("rollout_log_probs", rollout_log_probs)
     tokens = spans.Tokens(
@@ -205,7 +209,23 @@ def aggregate(
     num_sequences: float | None = None,
     **options: Any,
 ) -> Tensor:
-    """Token losses of your own as one number, by any `loss_agg_mode`; see `policy_loss`."""
+    """Token losses of your own as one number, by any `loss_agg_mode`.
+
+    Args:
+        token_losses: `(B, T)`, or `(N,)` with `offsets`.
+        mask: which tokens count; what stands outside reaches nothing.
+        offsets: as in `policy_loss`, and so `num_tokens` and `num_sequences`.
+        num_tokens: valid tokens of the whole batch.
+        num_sequences: its sequences.
+        **options: `loss_agg_mode` and those that go with it; see `docs/loss.md`.
+
+    Returns:
+        A scalar; 0 where all is masked.
+
+    Raises:
+        OptionError: an unknown option, or one out of its range.
+        InputError: shapes, types, devices or a mask that do not fit.
+    """
     check_options("aggregate", options, AGGREGATION)
     given = Given(token_losses, mask, offsets, None)
     how = aggregation(options, given, num_tokens, num_sequences)
@@ -231,15 +251,23 @@ def kl_penalty(
             takes the value of the estimator and the gradient of `k2`.
         like: whose clamps: `"verl"` (the default), `"trl"`, `"openrlhf"` or `"skyrl"`.
         mask: of the same shape; outside it the penalty is 0, whatever stands there.
+
+    Returns:
+        The penalty of each token, in the shape given, differentiable in `log_probs`.
+
+    Raises:
+        OptionError: an unknown kind or trainer.
+        InputError: shapes or devices that differ.
     """
-    for name, value in (("ref_log_probs", ref_log_probs), ("mask", mask)):
-        if name == "mask" and value is None:
-            continue
-        if getattr(log_probs, "shape", None) != getattr(value, "shape", None):
-            raise InputError(
-                f"{name}: got shape {getattr(value, 'shape', None)}, "
-                f"expected {getattr(log_probs, 'shape', None)} as log_probs"
-            )
+    if not isinstance(log_probs, torch.Tensor):
+        raise DtypeError(f"log_probs: got {type(log_probs).__name__}, expected a torch tensor")
+    given = {"ref_log_probs": ref_log_probs} | ({} if mask is None else {"mask": mask})
+    for name, value in given.items():
+        given[name] = tensor = as_tensor(name, value, log_probs.device)
+        if tensor.shape != log_probs.shape:
+            got, expected = tuple(tensor.shape), tuple(log_probs.shape)
+            raise InputError(f"{name}: got shape {got}, expected {expected} as log_probs")
+    ref_log_probs, mask = given["ref_log_probs"], given.get("mask")
     estimate = penalty(kind, like)
     if mask is None:
         return estimate(log_probs, ref_log_probs)

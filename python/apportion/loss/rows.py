@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from apportion.errors import DtypeError, ExtraMissingError, InputError
+from apportion.errors import DtypeError, InputError, OptionError
 from apportion.loss.inputs import check_number
+from apportion.loss.tensors import as_tensor, can_be_read
 
-try:
-    import torch
-except ImportError as error:
-    raise ExtraMissingError(
-        "apportion.token_log_probs needs torch: pip install 'apportion[torch]'"
-    ) from error
+# isort: split
+# tensors comes first: it says what to install where torch is missing.
+import torch
 
 from apportion.kernels.reference.row import Row
 
@@ -91,11 +89,7 @@ class RowInputs:
     def _tensor(self, name: str, value: Any) -> Tensor:
         if value is None:
             raise InputError(f"{name}: got none, expected shape {self.shape}")
-        if not isinstance(value, torch.Tensor):
-            value = torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
-        if value.device != self.device:
-            raise InputError(f"{name}: got device {value.device}, expected {self.device}")
-        return value
+        return as_tensor(name, value, self.device)
 
     def _integers(self, name: str, value: Any) -> Tensor:
         tensor = self._shaped(name, value)
@@ -105,8 +99,8 @@ class RowInputs:
 
     def _mask(self, value: Any) -> Tensor:
         tensor = self._shaped("mask", value)
-        # On a GPU this would wait for the device; there any value but 0 counts as 1.
-        if self.device.type == "cpu" and tensor.dtype != torch.bool and not _compiling():
+        # Where values are not read, any but 0 counts as 1.
+        if tensor.dtype != torch.bool and can_be_read(self.device):
             wrong = ((tensor != 0) & (tensor != 1)).reshape(self.shape)
             if bool(wrong.any()):
                 at = wrong.nonzero()[0].tolist()
@@ -138,12 +132,10 @@ class RowInputs:
 
 def scaled(row: Row, logit_scale: float) -> Row:
     """A row whose logits are multiplied first: `cap tanh(s x / cap) / T` has cap and T over s."""
+    if isinstance(logit_scale, torch.Tensor):
+        raise OptionError("logit_scale: got a tensor, expected a number above 0.0")
     if logit_scale == 1:
         return row
     check_number("logit_scale", logit_scale, above=0.0)
     cap = None if row.softcap is None else row.softcap / logit_scale
     return replace(row, softcap=cap, temperature=row.temperature / logit_scale)
-
-
-def _compiling() -> bool:
-    return bool(torch.compiler.is_compiling())

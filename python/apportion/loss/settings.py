@@ -96,15 +96,19 @@ def loss_options(entry: registry.Loss, settings: Mapping[str, Any], given: Given
     for name in PER_TOKEN:
         if name in own:
             own[name] = given.bound(name, own[name])
+    cap = own.get("ratio_cap")
+    if getattr(cap, "shape", None):
+        own["ratio_cap"] = cap = given.bound("ratio_cap", cap)
     for name in ABOVE_ZERO:
-        check_number(name, own.get(name), above=0.0, none=True)
+        if name != "ratio_cap" or not getattr(cap, "shape", None):
+            check_number(name, own.get(name), above=0.0, none=True)
     for name in NUMBERS:
         check_number(name, own.get(name), none=True)
     check_number("dual_clip", own.get("dual_clip"), above=1.0, none=True)
     if "outside" in own:
         check_choice("outside", own["outside"], ("clip", "drop"))
-    low, cap = own.get("clip_low"), own.get("ratio_cap")
-    if isinstance(low, int | float) and cap is not None and cap < 1 - low:
+    low = own.get("clip_low")
+    if isinstance(low, int | float) and isinstance(cap, int | float) and cap < 1 - low:
         raise OptionError(f"ratio_cap: got {cap!r}, expected at least 1 - clip_low, {1 - low}")
     if own.get("cov_low") is not None and not own["cov_low"] < own["cov_high"]:
         raise OptionError(f"cov_high: got {own['cov_high']!r}, expected above {own['cov_low']!r}")

@@ -36,6 +36,9 @@ Tensor = Any
 OPTIONS = ("temperature", "entropy", "memory_budget", "mode", "check")
 """Options of `token_log_probs` that a patched model takes beside `targets`."""
 
+MARK = "_apportion_log_probs"
+"""Of a patched forward pass. A model that was pickled comes back without the patch."""
+
 PROBE = (1e6, -1e6, 0.0, 1.0, 20.0)
 """What the head is made to answer, to see what the model does to logits afterwards."""
 
@@ -85,34 +88,37 @@ def patch_log_probs(model: Any) -> Any:
         InputError: no linear head; `labels` beside `targets`; logits that the model
             changes in another way than by a scale and a softcap.
     """
-    if getattr(model, "_apportion_log_probs", False):
+    if hasattr(getattr(model, "__dict__", {}).get("forward"), MARK):
         return model
     if not callable(getattr(model, "get_output_embeddings", None)):
         got = type(model).__name__
         raise InputError(f"model: got {got}, expected a model of transformers with a head")
     _head(model)
     original = model.forward
+    unbound = getattr(original, "__func__", None)
     found: dict[str, Any] = {}  # what is done to logits after the head, once it is known
 
     @functools.wraps(original)
     def forward(self: Any, *args: Any, targets: Tensor | None = None, **kwargs: Any) -> Any:
+        # A copy of the model runs its own weights.
+        run = original if unbound is None else functools.partial(unbound, self)
         own = {name: kwargs.pop(name) for name in OPTIONS if targets is not None and name in kwargs}
         if targets is None:
-            return original(*args, **kwargs)
+            return run(*args, **kwargs)
         if kwargs.get("labels") is not None:
             raise InputError("labels: got some, expected none beside targets")
         kwargs["return_dict"] = True
         head = _head(self)
         with _probed(head) as caught:
-            out = original(*args, **kwargs)
+            out = run(*args, **kwargs)
         if not found:
             found.update(_scale_and_softcap(type(self).__name__, out.logits))
         log_probs, entropy = _log_probs(head, caught, targets, {**found, **own})
         names = ("past_key_values", "hidden_states", "attentions", "router_logits", "aux_loss")
         return LogProbsOutput(log_probs, entropy, *(getattr(out, name, None) for name in names))
 
+    setattr(forward, MARK, True)
     model.forward = types.MethodType(forward, model)
-    model._apportion_log_probs = True
     return model
 
 

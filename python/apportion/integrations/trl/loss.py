@@ -118,7 +118,7 @@ def _options(trainer: Any, scale: Any) -> dict[str, Any]:
         options |= {"clip_scale": scale, "ratio_cap": arguments.delta}
     elif name == "cispo":
         bound = trainer.epsilon_high
-        options["ratio_cap"] = bound if scale is None else (bound * scale).reshape(-1)
+        options["ratio_cap"] = bound if scale is None else bound * scale
     elif name == "sapo":
         options["tau_pos"] = arguments.sapo_temperature_pos
         options["tau_neg"] = arguments.sapo_temperature_neg
