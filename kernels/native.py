@@ -47,8 +47,6 @@ def row_grad(
 ) -> None:
     """See `reference.row.row_grad`."""
     places = _places(logits, row)
-    if row.mask is not None:
-        out[~row.mask] = 0
 
     def listed(values: Tensor | None) -> Any:
         if values is None or not values.numel():
@@ -64,6 +62,9 @@ def row_grad(
         (listed(upstream[0]), listed(upstream[1]), listed(upstream[2])),
         _threads(),
     )
+    if row.mask is not None:
+        # After the core, which asks for large pages before anything is written.
+        out[~row.mask] = 0
 
 
 def _is_plain(tensor: Tensor) -> bool:

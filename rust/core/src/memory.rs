@@ -20,9 +20,7 @@ pub fn zeroed<T: Real>(len: usize) -> Result<Vec<T>> {
     // and zeroing memory that was reserved would touch all of it.
     reserve(&mut Vec::<T>::new(), len)?;
     let mut values = vec![T::default(); len];
-    if size_of_val(&values[..]) >= LARGE {
-        advise_huge(&mut values);
-    }
+    in_huge_pages(&mut values);
     Ok(values)
 }
 
@@ -40,8 +38,15 @@ pub fn reserve<T>(values: &mut Vec<T>, len: usize) -> Result<()> {
         .map_err(|_| Error::Memory { bytes: len as u128 * size_of::<T>() as u128 })
 }
 
+/// Asks for huge pages for memory that is to be written as a whole, if it is large.
+pub(crate) fn in_huge_pages<T>(values: &mut [T]) {
+    if size_of_val(values) >= LARGE {
+        advise_huge(values);
+    }
+}
+
 #[cfg(target_os = "linux")]
-fn advise_huge<T: Real>(values: &mut [T]) {
+fn advise_huge<T>(values: &mut [T]) {
     use std::ffi::{c_int, c_void};
 
     const HUGE: usize = 2 << 20;
@@ -62,7 +67,7 @@ fn advise_huge<T: Real>(values: &mut [T]) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise_huge<T: Real>(_values: &mut [T]) {}
+fn advise_huge<T>(_values: &mut [T]) {}
 
 #[cfg(test)]
 mod tests {

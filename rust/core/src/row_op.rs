@@ -2,7 +2,7 @@
 //!
 //! A row is read once, block by block; sums are `f32` or `f64` within a block, as the
 //! logits are, and `f64` across blocks. A row's bits depend on that row alone. May depend
-//! on `exec`, `error` and `wide`.
+//! on `exec`, `error`, `memory` and `wide`.
 
 mod backward;
 mod float;

@@ -1,10 +1,10 @@
 //! Loops in the widest vectors that the processor has.
 //!
 //! A build for distribution has to run on the oldest processors of its kind, whose vectors
-//! hold two doubles. A function inside [`wide!`] is compiled for vectors of four as well,
-//! and which of both runs is asked at run time. Rust neither reorders floating-point
-//! operations nor joins them, so both give the same bits. May depend on nothing else in
-//! the crate.
+//! hold two doubles. A function inside [`wide!`] is compiled for vectors of four and of
+//! eight as well, and which of them runs is asked at run time. Rust neither reorders
+//! floating-point operations nor joins them, so all give the same bits. May depend on
+//! nothing else in the crate.
 
 /// Defines a function whose loops run in wide vectors where there are any. Worth it for
 /// loops over slices that the compiler turns into vector instructions; what they call
@@ -27,9 +27,15 @@ macro_rules! wide {
                 fn avx2 $(<$real: $bound>)? ($($argument: $type),*) $(-> $out)? {
                     any($($argument),*)
                 }
-                if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor has just been asked.
-                    return unsafe { avx2($($argument),*) };
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512 $(<$real: $bound>)? ($($argument: $type),*) $(-> $out)? {
+                    any($($argument),*)
+                }
+                // SAFETY, of both: the processor has been asked.
+                match $crate::wide::vectors() {
+                    $crate::wide::Vectors::Avx512 => return unsafe { avx512($($argument),*) },
+                    $crate::wide::Vectors::Avx2 => return unsafe { avx2($($argument),*) },
+                    $crate::wide::Vectors::Any => {}
                 }
             }
             any($($argument),*)
@@ -38,3 +44,25 @@ macro_rules! wide {
 }
 
 pub(crate) use wide;
+
+/// What [`wide!`] is compiled for.
+#[cfg(target_arch = "x86_64")]
+pub(crate) enum Vectors {
+    Avx512,
+    Avx2,
+    Any,
+}
+
+/// The widest that the processor has; it is asked once.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn vectors() -> Vectors {
+    use std::arch::is_x86_feature_detected as has;
+    if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+        Vectors::Avx512
+    } else if has!("avx2") {
+        Vectors::Avx2
+    } else {
+        Vectors::Any
+    }
+}

@@ -1,13 +1,15 @@
-//! The gradient by the logits. May depend on `exec`, `rows`, `lanes` and `logit`.
+//! The gradient by the logits. May depend on `exec`, `memory`,
+//! `rows`, `lanes` and `logit`.
 
 use std::ops::Range;
 
 use super::float::Float;
-use super::lanes::{BLOCK, Pull, gradient, load, store};
+use super::lanes::{Ahead, BLOCK, Block, Pull, gradient, load};
 use super::logit::Logit;
 use super::rows::{Rows, same};
 use crate::error::Result;
 use crate::exec::{Exec, cut, split};
+use crate::memory::in_huge_pages;
 
 /// Gradients of the loss by what [`stats`] gave, and what of it is needed.
 #[derive(Clone, Copy)]
@@ -51,6 +53,10 @@ pub fn grad<L: Logit>(
     ] {
         same(name, values.len(), count)?;
     }
+    if logits.is_some() {
+        // As a rule the caller's new array: half of the time would go to its page faults.
+        in_huge_pages(out);
+    }
     let chunks = split(count, rows.at_a_time());
     let parts = cut(out, rows.gaps(&chunks)?.into_iter());
     let jobs = chunks.iter().cloned().zip(parts).collect();
@@ -77,7 +83,7 @@ fn row_grad<L: Logit>(
     rows: &Rows<'_>,
     pulls: &Pulls<'_>,
     row: usize,
-    block: &mut [L::Float; BLOCK],
+    block: &mut Block<L::Float>,
 ) {
     let by_log_prob = pulls.by_log_probs[row];
     let (by_log_sum, by_entropy) = (pulls.by_log_sums[row], pulls.by_entropies[row]);
@@ -96,12 +102,14 @@ fn row_grad<L: Logit>(
     let target = usize::try_from(rows.targets[row]).unwrap_or(usize::MAX);
     for start in (0..out.len()).step_by(BLOCK) {
         let here = start..out.len().min(start + BLOCK);
-        load(logits.map_or(&out[here.clone()], |all| &all[here.clone()]), &transform, block);
-        let own = here.contains(&target).then(|| (target - start, block[target - start]));
-        gradient(block, &transform, &pull);
-        if let Some((at, z)) = own {
-            block[at] = block[at] + L::Float::of(by_log_prob) * transform.slope(z);
+        let part = logits.map_or(&out[here.clone()], |all| &all[here.clone()]);
+        let ahead = Ahead::of(part);
+        load(part, &transform, block);
+        gradient(block, &transform, &pull, &mut out[here.clone()], ahead);
+        if here.contains(&target) {
+            let z = block[target - start];
+            let own = L::Float::of(by_log_prob) * transform.slope(z);
+            out[target] = L::narrow(pull.of(z, &transform) + own);
         }
-        store(block, &mut out[here]);
     }
 }

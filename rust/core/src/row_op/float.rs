@@ -43,14 +43,7 @@ pub trait Float:
     #[inline(always)]
     fn exp(self) -> Self {
         let power = self.exp_within();
-        if self > Self::LEAST || self.is_nan() { power } else { Self::ZERO }
-    }
-
-    /// Whether it is not a number.
-    #[inline(always)]
-    #[allow(clippy::eq_op)]
-    fn is_nan(self) -> bool {
-        self != self
+        if self <= Self::LEAST { Self::ZERO } else { power }
     }
 
     /// The hyperbolic tangent, `(1 - e) / (1 + e)` with `e = exp(-2 |x|)`.

@@ -1,7 +1,7 @@
 //! Statistics of rows, each read once. May depend on `exec`, `rows`, `lanes` and `logit`.
 
 use super::float::Float;
-use super::lanes::{BLOCK, highest, load, sums};
+use super::lanes::{Ahead, BLOCK, Block, highest, load, sums};
 use super::logit::Logit;
 use super::rows::Rows;
 use crate::error::Result;
@@ -46,13 +46,13 @@ fn row_stats<L: Logit>(
     logits: &[L],
     rows: &Rows<'_>,
     row: usize,
-    block: &mut [L::Float; BLOCK],
+    block: &mut Block<L::Float>,
 ) -> [f64; 3] {
     let transform = rows.transform(row);
     let mut total = Sum::EMPTY;
     for part in logits.chunks(BLOCK) {
         load(part, &transform, block);
-        total.add(block);
+        total.add(block, Ahead::of(part));
     }
     let log = total.sum.ln();
     let column = usize::try_from(rows.targets[row]).unwrap_or(usize::MAX);
@@ -74,11 +74,11 @@ struct Sum {
 impl Sum {
     const EMPTY: Self = Self { top: f64::NEG_INFINITY, sum: 0.0, tilt: 0.0 };
 
-    fn add<F: Float>(&mut self, block: &[F; BLOCK]) {
+    fn add<F: Float>(&mut self, block: &Block<F>, ahead: Ahead) {
         let top = highest(block);
         // Minus infinity alone: nothing to add, unless there is NaN.
         let top = if top > F::LOWEST { top } else { F::ZERO };
-        let (sum, tilt) = sums(block, top);
+        let (sum, tilt) = sums(block, top, ahead);
         if sum == 0.0 {
             return;
         }

@@ -46,9 +46,10 @@ wide! {
 
 wide! {
     /// `sum exp(z - top)` and `sum (z - top) exp(z - top)`.
-    pub fn sums<F: Float>(block: &Block<F>, top: F) -> (f64, f64) {
+    pub fn sums<F: Float>(block: &Block<F>, top: F, ahead: Ahead) -> (f64, f64) {
         let (mut sums, mut tilts) = ([F::ZERO; LANES], [F::ZERO; LANES]);
-        for part in block.as_chunks::<LANES>().0 {
+        for (index, part) in block.as_chunks::<LANES>().0.iter().enumerate() {
+            ahead.fetch(index);
             for lane in 0..LANES {
                 let below = (part[lane] - top).floored();
                 let e = below.exp();
@@ -74,24 +75,67 @@ pub struct Pull<F> {
     pub by_entropy: F,
 }
 
-wide! {
-    /// Replaces transformed logits by the gradient, but for the target's own term:
+impl<F: Float> Pull<F> {
+    /// The gradient by one logit, but for the target's own term, from the transformed one:
     /// `p (by_log_sum - by_entropy (log p + H)) dz/dx`.
-    pub fn gradient<F: Float>(block: &mut Block<F>, transform: &Transform<F>, pull: &Pull<F>) {
-        let (transform, pull) = (*transform, *pull);
-        for z in block.iter_mut() {
-            let log_p = ((*z - pull.log_sum.0) - pull.log_sum.1).floored();
-            let weight = pull.by_log_sum - pull.by_entropy * (log_p + pull.entropy);
-            *z = log_p.exp() * weight * transform.slope(*z);
-        }
+    #[inline(always)]
+    pub fn of(&self, z: F, transform: &Transform<F>) -> F {
+        let log_p = ((z - self.log_sum.0) - self.log_sum.1).floored();
+        let weight = self.by_log_sum - self.by_entropy * (log_p + self.entropy);
+        log_p.exp() * weight * transform.slope(z)
     }
 }
 
 wide! {
-    /// Writes the first numbers of a block, rounded.
-    pub fn store<L: Logit>(block: &Block<L::Float>, out: &mut [L]) {
-        for (x, &z) in out.iter_mut().zip(block) {
-            *x = L::narrow(z);
+    /// Writes the gradient by up to [`BLOCK`] logits that are transformed, but for the
+    /// target's own term.
+    pub fn gradient<L: Logit>(
+        block: &Block<L::Float>,
+        transform: &Transform<L::Float>,
+        pull: &Pull<L::Float>,
+        out: &mut [L],
+        ahead: Ahead,
+    ) {
+        let (transform, pull) = (*transform, *pull);
+        let (parts, rest) = out.as_chunks_mut::<LANES>();
+        let (blocks, _) = block.as_chunks::<LANES>();
+        for (index, (part, own)) in parts.iter_mut().zip(blocks).enumerate() {
+            ahead.fetch(index);
+            for (x, &z) in part.iter_mut().zip(own) {
+                *x = L::narrow(pull.of(z, &transform));
+            }
+        }
+        for (x, &z) in rest.iter_mut().zip(blocks.get(parts.len()).into_iter().flatten()) {
+            *x = L::narrow(pull.of(z, &transform));
+        }
+    }
+}
+
+/// The memory of the block that follows one. Asked for while that one is computed, or the
+/// processor would read nothing in the meantime, and compute nothing while it reads.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    start: *const u8,
+    /// Bytes of [`LANES`] logits.
+    step: usize,
+}
+
+impl Ahead {
+    /// Of what follows these logits, whether or not it is theirs.
+    pub fn of<L>(logits: &[L]) -> Self {
+        let start = logits.as_ptr().wrapping_add(BLOCK).cast();
+        Self { start, step: LANES * size_of::<L>() }
+    }
+
+    /// Asks for the logits from `LANES * index` on, [`LANES`] of them.
+    #[inline(always)]
+    fn fetch(self, index: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for line in (0..self.step).step_by(64) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let place = self.start.wrapping_add(index * self.step + line);
+            // SAFETY: a hint; what cannot be read is not.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
         }
     }
 }
