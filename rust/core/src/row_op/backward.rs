@@ -1,5 +1,5 @@
-//! The gradient by the logits. May depend on `exec`, `memory`,
-//! `rows`, `lanes` and `logit`.
+//! The gradient by the logits. May depend on `exec`, `memory`, `rows`, `lanes` and
+//! `logit`.
 
 use std::ops::Range;
 
@@ -11,12 +11,12 @@ use crate::error::Result;
 use crate::exec::{Exec, cut, split};
 use crate::memory::in_huge_pages;
 
-/// Gradients of the loss by what [`stats`] gave, and what of it is needed.
+/// Gradients of the loss by what [`super::stats`] gave, and what of it is needed.
 #[derive(Clone, Copy)]
 pub struct Pulls<'a> {
-    /// [`RowStats::log_sums`].
+    /// [`super::RowStats::log_sums`].
     pub log_sums: &'a [f64],
-    /// [`RowStats::entropies`].
+    /// [`super::RowStats::entropies`].
     pub entropies: &'a [f64],
     /// By log-probabilities.
     pub by_log_probs: &'a [f64],
