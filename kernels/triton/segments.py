@@ -9,6 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from apportion.kernels.triton.bounds import smaller, within
+
 CHUNK = 65536
 BLOCK = 1024
 
@@ -60,9 +62,9 @@ def width_of(pointer, at, valid, number, scales, scale, KIND: tl.constexpr, SCAL
 @triton.jit
 def geometric_term(distance, advantage, low, high):
     """GMPO's log ratio, clipped on the advantage's side; 1 where a gradient passes."""
-    clipped = tl.minimum(tl.maximum(distance, -low), high)
+    clipped = within(distance, -low, high)
     sign = tl.where(advantage > 0, 1.0, tl.where(advantage < 0, -1.0, 0.0))
-    chosen = tl.minimum(sign * distance, sign * clipped)
+    chosen = smaller(sign * distance, sign * clipped)
     passes = (sign != 0.0) & (sign * distance <= sign * clipped)
     return sign * chosen, passes, clipped != distance
 
@@ -71,7 +73,7 @@ def geometric_term(distance, advantage, low, high):
 def finish(total, count, eps, least, most, MEAN: tl.constexpr):
     """A mean from a sum and a count, or the sum within bounds; and the divisor."""
     divisor = tl.where(eps > 0, count + eps, tl.maximum(count, 1.0))
-    value = total / divisor if MEAN else tl.minimum(tl.maximum(total, least), most)
+    value = total / divisor if MEAN else within(total, least, most)
     return value, divisor
 
 
@@ -139,16 +141,16 @@ def seg_reduce_kernel(
                 advantage = tl.load(advantages + at, mask=valid, other=0.0).to(tl.float32)
                 lower = width_of(low_widths, at, valid, low, low_widths, 1.0, LOW, 0)
                 upper = width_of(high_widths, at, valid, high, high_widths, 1.0, HIGH, 0)
-                term = tl.minimum(tl.maximum(term, least), most)
+                term = within(term, least, most)
                 term, _, _ = geometric_term(term, advantage, lower, upper)
             if TERM == "vespo":
-                term = tl.minimum(tl.maximum(term, -20.0), 20.0)
+                term = within(term, -20.0, 20.0)
             if WEIGHTS:
                 weight = tl.load(weights + at, mask=valid, other=1.0).to(tl.float32)
                 if TERM == "geometric":
                     term += tl.log(weight + 1e-10)
                 else:
-                    term += tl.minimum(tl.maximum(tl.log(weight), least), most)
+                    term += within(tl.log(weight), least, most)
         sums += tl.where(valid, term, 0.0)
         counts += valid.to(tl.float32)
     total, count = tl.sum(sums, axis=0), tl.sum(counts, axis=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from apportion.kernels.triton.bounds import larger, smaller, within
 from apportion.kernels.triton.segments import geometric_term, span_at, width_of
 
 BLOCK = 1024
@@ -20,12 +21,12 @@ QUANTITIES = 6
 @triton.jit
 def clip_surrogate(ratio, slope, advantage, lower, upper, cap, dual, DUAL: tl.constexpr):
     """PPO's `max(-A min(r, cap), -A clip(r))`, by dual clip at most `-A dual` where A < 0."""
-    first = -advantage * tl.minimum(ratio, cap)
+    first = -advantage * smaller(ratio, cap)
     first_slope = tl.where(ratio <= cap, -advantage * slope, 0.0)
-    second = -advantage * tl.minimum(tl.maximum(ratio, lower), upper)
+    second = -advantage * within(ratio, lower, upper)
     second_slope = tl.where((ratio >= lower) & (ratio <= upper), -advantage * slope, 0.0)
     clipped = second > first
-    value = tl.maximum(first, second)
+    value = larger(first, second)
     grad = tl.where(clipped, second_slope, first_slope)
     grad = tl.where(second == first, 0.5 * (first_slope + second_slope), grad)
     capped = clipped & False
@@ -64,10 +65,10 @@ def kl_estimate(a, input_bound, output_bound, KL: tl.constexpr, PLUS: tl.constex
     elif KL == "k2":
         value, slope = 0.5 * a * a, a
     else:
-        negated = tl.minimum(tl.maximum(-a, -input_bound), input_bound)
+        negated = within(-a, -input_bound, input_bound)
         value = tl.exp(negated) - negated - 1
         slope = tl.where(negated == -a, 1 - tl.exp(negated), 0.0)
-    limited = tl.minimum(tl.maximum(value, -output_bound), output_bound)
+    limited = within(value, -output_bound, output_bound)
     slope = tl.where(limited == value, slope, 0.0)
     if PLUS:
         slope = a
@@ -159,7 +160,7 @@ def token_loss_kernel(
     free = valid
     if BOUNDED:
         free = (distance >= least) & (distance <= most)
-        distance = tl.minimum(tl.maximum(distance, least), most)
+        distance = within(distance, least, most)
     if POOLED == "":
         drift = distance
     ratio = tl.exp(distance)
@@ -190,7 +191,7 @@ def token_loss_kernel(
         by_log_prob = penalised * side
     elif SURROGATE == "cispo" or SURROGATE == "cispo_drop":
         lower, upper = 1 - low_width, 1 + high_width
-        held = tl.minimum(tl.minimum(tl.maximum(ratio, lower), upper), cap)
+        held = smaller(within(ratio, lower, upper), cap)
         first = held != ratio
         if SURROGATE == "cispo_drop":
             on_bound = (ratio == lower) | (ratio == upper) | (ratio == cap)
@@ -215,7 +216,7 @@ def token_loss_kernel(
         by_ratio = tl.where(free, c0 * distance, 0.0)
     elif SURROGATE == "topr":
         positive = advantage > 0
-        tapered = tl.where(positive, c0, c1 * tl.minimum(ratio, cap))
+        tapered = tl.where(positive, c0, c1 * smaller(ratio, cap))
         first = (advantage <= 0) & (ratio > cap)
         by_log_prob = -tapered * advantage
         value = by_log_prob * new
@@ -241,14 +242,15 @@ def token_loss_kernel(
             held_in = within_region(new, old, advantage, low_width, high_width, "tv")
         else:
             held_in = within_region(new, old, advantage, low_width, high_width, "kl")
-        capped_ratio = tl.minimum(ratio, cap)
+        capped_ratio = smaller(ratio, cap)
         first = held_in == 0
         second = (ratio > cap) & held_in
+        kept = held_in.to(tl.float32)
         if SURROGATE == "dppo_tv_stop" or SURROGATE == "dppo_kl_stop":
-            by_log_prob = tl.where(held_in, -advantage * capped_ratio, 0.0)
+            by_log_prob = -advantage * capped_ratio * kept
             value = by_log_prob * new
         else:
-            value = tl.where(held_in, -advantage * capped_ratio, 0.0)
+            value = -advantage * capped_ratio * kept
             by_ratio = tl.where(held_in & (ratio <= cap), -advantage * slope, 0.0)
 
     if MULTIPLIER:
@@ -272,6 +274,9 @@ def token_loss_kernel(
             value += kl_coef * penalty
             by_log_prob += kl_coef * penalty_slope
 
+    # The gradient of a loss that is no number is none either.
+    by_ratio = tl.where(value == value, by_ratio, value)
+    by_log_prob = tl.where(value == value, by_log_prob, value)
     if POOLED == "mean":
         tl.store(through + at, tl.where(valid, weight * by_ratio, 0.0), mask=inside)
     else:

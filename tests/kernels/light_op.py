@@ -333,3 +333,29 @@ def test_the_public_function_takes_this_path(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(ap.InputError):
             run({**given, "ratio": "turn", **wrong})
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", sorted(SURROGATES))
+@pytest.mark.parametrize("what", ["log_probs", "old_log_probs"])
+def test_nan_inside_the_mask_is_not_lost(name: str, what: str) -> None:
+    """A model that has diverged must not train on: NaN wherever plain torch has it."""
+    inputs = {k: v.clone() for k, v in batch(21).items()}
+    mask = inputs["mask"]
+    row, column = mask.nonzero()[7].tolist()
+    inputs[what][row, column] = math.nan
+    names = ("log_probs", "old_log_probs", "advantages", "mask", "ref_log_probs")
+    given = {k: inputs[k] for k in names}
+    options = {"loss": name, "kl_coef": 0.1, "log_ratio_bounds": (-20.0, 20.0)}
+    if name == "geo_mean":
+        options.pop("log_ratio_bounds")
+    own = given.pop("log_probs")
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = own.to(dtype).requires_grad_()
+        loss, _ = ap.policy_loss(leaf, **given, **options)
+        values.append((loss, torch.autograd.grad(loss, leaf)[0]))
+    (loss, slope), (expected, plain_slope) = values
+    assert torch.isnan(loss) or not torch.isnan(expected)
+    assert torch.isfinite(slope[~mask]).all()
+    if torch.isnan(expected) and torch.isnan(plain_slope).any():
+        assert torch.isnan(slope).any()

@@ -84,8 +84,8 @@ class Given:
             check_number(name, value, least=0.0, none=True)
             return value
         flat = self.take(name, value, fill=1.0).detach()
-        if can_be_read(self.device) and bool((wrong := ~(flat >= 0)).any()):
-            index = int(wrong.nonzero()[0])
+        if can_be_read(self.device) and bool((~(flat >= 0) & self.valid).any()):
+            index = int((~(flat >= 0) & self.valid).nonzero()[0])
             raise InputError(f"{name}[{index}]: got {float(flat[index])}, expected at least 0")
         return flat
 
