@@ -24,7 +24,7 @@ LOG = "events.log"
 READS = {
     "paths", "path_tokens", "is_waiting", "in_flight", "simulations", "requests", "bytes",
     "nodes", "rollouts", "tokens", "child_values", "policy", "finals", "pool_log",
-    "unanswered", "save",
+    "unanswered", "save", "judges_children",
 }  # fmt: skip
 
 
@@ -158,6 +158,34 @@ def test_requests_are_handed_out_again_in_pieces(tmp_path: Path) -> None:
     np.testing.assert_array_equal([*first.ticket, *rest.ticket[: len(expected) - 1]], expected)
     np.testing.assert_array_equal(first.node, asked.node[:1])
     again.close()
+
+
+def test_what_was_answered_since_is_not_handed_out_again(tmp_path: Path) -> None:
+    search = small(tmp_path)
+    search.expand(leaves := search.select(2), **evaluate(leaves))
+    asked = search.select(4, per_tree=2)
+    search.close()
+    again = ap.Search.resume(tmp_path)
+    again.expand(asked[1:2], **evaluate(asked[1:2]))
+    np.testing.assert_array_equal(again.select(2).ticket, asked.ticket[[0, 2]])
+    again.close()
+    again = ap.Search.resume(tmp_path)
+    again.expand(asked[[0, 2]], **evaluate(asked[[0, 2]]))
+    assert not set(again.select(10).ticket) & set(asked.ticket) and again.in_flight
+    again.close()
+
+
+def test_a_log_that_was_killed_in_its_first_record_is_begun_anew(tmp_path: Path) -> None:
+    small(tmp_path).close()
+    whole = (tmp_path / LOG).read_bytes()
+    for cut in (0, 1, len(whole) // 2, len(whole) - 1):
+        (tmp_path / LOG).write_bytes(whole[:cut])
+        assert not search_log.begun(tmp_path)
+        search = small(tmp_path)
+        assert search_log.begun(tmp_path)
+        search.close()
+        assert (tmp_path / LOG).read_bytes() == whole
+    assert not search_log.begun(tmp_path / "none")
 
 
 def test_the_timeline_goes_on(tmp_path: Path) -> None:

@@ -258,3 +258,67 @@ def test_errors() -> None:
     with pytest.raises(EvaluatorError, match="got 0 answers to"):
         steps.run(search)
     assert search.in_flight == 0
+
+
+JUDGED = ("beam", "dvts", "early_rejection", "llm_reasoners", "pra", "rest_mcts", "swe_trace")
+
+
+@pytest.mark.parametrize("rule", sorted(ap.search_rules()))
+def test_rules_that_compare_steps_are_refused_before_anything_is_asked(rule: str) -> None:
+    model = Reader()
+    steps, search = searched(model, rule)
+    steps.child_scores = False
+    if rule not in JUDGED:
+        steps.run(search)
+        return
+    for run in (steps.run, lambda search: search.run(steps)):
+        with pytest.raises(OptionError, match=r"child_scores: got False.*--child-scores"):
+            run(search)
+        assert search.in_flight == 0 and not model.asked
+
+
+def test_an_answer_that_is_refused_leaves_nothing_in_flight() -> None:
+    steps, search = searched(Writer(tokens=False), "treerl")
+    with pytest.raises(InputError, match="rollout_log_probs"):
+        steps.run(search)
+    assert search.in_flight == 0
+
+
+class Outages(Reader):
+    """Half of all calls fail as a whole, or from a call on all of them."""
+
+    def __init__(self, seed: int, dead_from: int | None = None) -> None:
+        super().__init__()
+        self.draw, self.dead_from, self.calls = random.Random(seed), dead_from, 0
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        self.calls += 1
+        lost = self.draw.random() < 0.5 if self.dead_from is None else self.calls > self.dead_from
+        answers = super().answer(requests)
+        return [Answer(error=EvaluatorError("lost"))] * len(answers) if lost else answers
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_one_tree_goes_on_when_half_of_all_calls_fail(batch_size: int) -> None:
+    failed = 0
+    for seed in range(30):
+        steps = StepEvaluator(Outages(seed), ["one"], score, children=3, rollouts=1)
+        search = ap.Search(1, 500, num_simulations=40, max_failures=100)
+        failed += steps.run(search, batch_size=batch_size, on_error="fail")
+        assert search.simulations[0] == 40
+    assert failed > 100
+
+
+def test_an_evaluator_that_died_ends_the_search() -> None:
+    """What was found stays; leaves are blamed for the first batches alone."""
+    model = Outages(0, dead_from=3)
+    steps = StepEvaluator(model, ["one"], score, children=3, rollouts=1)
+    search = ap.Search(1, 500, num_simulations=100)
+    with pytest.raises(EvaluatorError, match="20 batches in a row without an answer"):
+        steps.run(search, batch_size=4, on_error="fail")
+    assert 3 + 20 <= model.calls < 30 and search.in_flight == 0
+    assert search.simulations[0] > 3 and steps.steps(search, 0)
+    assert search.nodes().failures.sum() <= 20
+    steps = StepEvaluator(Outages(0, dead_from=0), ["one"], score)
+    with pytest.raises(EvaluatorError, match="3 batches in a row without an answer"):
+        steps.run(ap.Search(1, 500), batch_size=4, on_error="fail")  # the root was given up

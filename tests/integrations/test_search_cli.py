@@ -95,6 +95,37 @@ def test_a_log_is_gone_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert "was written with seed 0, got 1" in capsys.readouterr().err
 
 
+def test_a_log_that_was_killed_as_it_began(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever of settings and log is there, the command goes on or says what is wrong."""
+    file, log, out = problems(tmp_path / "p.jsonl"), tmp_path / "log", tmp_path / "s.jsonl"
+    with Server() as server:
+        command = ["search", str(file), "--evaluator", "openai", "--model", "tiny", *LIMITS, *MORE]
+        command += ["--url", server.url, "-o", str(out), "--log", str(log)]
+        assert main(command) == 0
+        whole, settings = out.read_text(), log / "settings.json"
+        events = (log / "events.log").read_bytes()
+        for left in (None, events[:7]):  # killed before the log, or in its first record
+            (log / "events.log").unlink()
+            if left is not None:
+                (log / "events.log").write_bytes(left)
+            capsys.readouterr()
+            assert main(command) == 0
+            assert out.read_text() == whole and "going on" not in capsys.readouterr().err
+        for torn, words in (
+            (settings.read_bytes()[:30], "settings.json: expected settings in JSON"),
+            (b"[1]", "settings.json: expected settings in JSON: got list"),
+            (b"\xff", "settings.json: expected settings in JSON"),
+            (None, "has a log but no settings.json"),
+        ):
+            settings.unlink()
+            if torn is not None:
+                settings.write_bytes(torn)
+            assert main(command) == 2
+            assert words in capsys.readouterr().err
+
+
 def test_a_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = problems(tmp_path / "p.jsonl")
     out = tmp_path / "s.jsonl"

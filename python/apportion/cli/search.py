@@ -12,22 +12,28 @@ from typing import Any
 from apportion import _core
 from apportion.cli.credit import parse_options
 from apportion.cli.progress import Progress
-from apportion.errors import EvaluatorError, ExtraMissingError, OptionError
+from apportion.errors import EvaluatorError, ExtraMissingError, FileFormatError, OptionError
 from apportion.evaluators import Model, StepEvaluator
 from apportion.evaluators.problems import EXAMPLE, INSTRUCTION, read_problems, verifier
 from apportion.io.step_labels import check_ending, write_steps
+from apportion.report.page import replace_file
 from apportion.search import Search
+from apportion.search.log import begun
+
+SETTINGS = "settings.json"
+"""What the command was given, beside a log."""
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     options = parse_options(args.set)
     _check_output(args)
     problems = read_problems(args.file or EXAMPLE)
     verify = verifier(problems)
-    meta, settings = _meta(args, options), Path(args.log, "settings.json") if args.log else None
-    search = _search(args, options, len(problems), settings, meta)
+    meta, folder = _meta(args, options), Path(args.log) if args.log else None
+    goes_on = folder is not None and begun(folder)
+    search = _resumed(folder, meta) if folder and goes_on else _new(args, options, len(problems))
     steps = StepEvaluator(
         MODELS[args.evaluator](args),
         [problem.question + INSTRUCTION for problem in problems],
@@ -39,13 +45,14 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         child_scores=args.child_scores,
     )
-    if settings is not None:
-        if settings.exists():
-            steps.restore(search)
-            _say(f"going on from {args.log}")
-        else:
-            search.log_to(args.log)
-            settings.write_text(json.dumps(meta, indent=1), "utf-8")
+    if goes_on:
+        steps.restore(search)
+        _say(f"going on from {folder}")
+    elif folder is not None:
+        # First the settings, whole: a log without them could not be gone on with.
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / SETTINGS, json.dumps(meta, indent=1).encode())
+        search.log_to(folder)
     failed, lost = 0, None
     with Progress(args.progress) as progress:
         tick = progress.stage("search")
@@ -71,26 +78,34 @@ def run(args: argparse.Namespace) -> None:
         if args.report:
             search.to_html(args.report, texts=steps.texts(), title="Search")
         _say(summary(rows, len(problems), failed))
-        _say(f"wrote {args.output} in {time.perf_counter() - begun:.1f} s")
+        _say(f"wrote {args.output} in {time.perf_counter() - started:.1f} s")
     if lost is not None:
         raise lost
 
 
-def _search(
-    args: argparse.Namespace,
-    options: dict[str, Any],
-    trees: int,
-    settings: Path | None,
-    meta: dict[str, Any],
-) -> Search:
-    """A new search, or the one whose log is there."""
-    if settings is not None and settings.exists():
-        kept = json.loads(settings.read_text("utf-8"))
-        for name, value in meta.items():
-            if kept.get(name) != value:
-                got = f"with {name} {kept.get(name)!r}, got {value!r}"
-                raise OptionError(f"--log: {args.log} was written {got}")
-        return Search.resume(args.log)
+def _resumed(folder: Path, meta: dict[str, Any]) -> Search:
+    """The search whose log is there, made with the same settings."""
+    path = folder / SETTINGS
+    try:
+        kept = json.loads(path.read_text("utf-8"))
+        if not isinstance(kept, dict):
+            raise ValueError(f"got {type(kept).__name__}, expected an object")
+    except FileNotFoundError as error:
+        raise OptionError(
+            f"--log: {folder} has a log but no {SETTINGS}, expected a log of this command; "
+            "Search.resume goes on with others"
+        ) from error
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise FileFormatError(f"{path}: expected settings in JSON: {error}") from error
+    for name, value in meta.items():
+        if kept.get(name) != value:
+            got = f"with {name} {kept.get(name)!r}, got {value!r}"
+            raise OptionError(f"--log: {folder} was written {got}")
+    return Search.resume(folder)
+
+
+def _new(args: argparse.Namespace, options: dict[str, Any], trees: int) -> Search:
+    """A new search."""
     # A node more than its children for each simulation, the root's among them.
     nodes = 1 + args.children * (args.simulations + 1)
     limits = {"num_simulations": args.simulations, "seed": args.seed, **options}

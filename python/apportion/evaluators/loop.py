@@ -14,8 +14,11 @@ from apportion.evaluators.states import Found
 from apportion.search import Leaves, Search
 from apportion.search.desk import check_on_error
 
-PATIENCE = 3
-"""Batches without any answer after which a search that bears failures ends all the same."""
+BLAMED = 3
+"""Batches in a row without any answer of which the leaves count as failed."""
+PATIENCE = 20
+"""Batches in a row without any answer after which a search that bears failures ends all the
+same. With half of all calls failing that is one run in a million."""
 
 
 class Partial(Protocol):
@@ -41,28 +44,34 @@ async def run_batches(
     """See `StepEvaluator.arun`."""
     check_on_error("run", on_error)
     failed, lost = 0, 0
+    error: EvaluatorError | None = None
     async with AsyncExitStack() as stack:
         if isinstance(evaluator.model, AbstractAsyncContextManager):
             await stack.enter_async_context(evaluator.model)
         while leaves := search.select(batch_size, per_tree=per_tree, order="prefix"):
             try:
                 found = await evaluator.states_of(leaves)
+                good = [result for result in found if not isinstance(result, EvaluatorError)]
+                bad = np.array([isinstance(result, EvaluatorError) for result in found])
+                errors = [result for result in found if isinstance(result, EvaluatorError)]
+                if errors and on_error == "raise":
+                    raise errors[0]
+                lost = 0 if good else lost + 1
+                if errors:
+                    error = errors[-1]
+                    give_back = search.cancel if lost > BLAMED else search.fail
+                    give_back(leaves[bad])
+                search.expand(leaves[~bad], **evaluator.keep(leaves[~bad], good))
             except BaseException:
-                search.cancel(leaves)
+                search.cancel(leaves[search.waiting(leaves)])
                 raise
-            errors = [result for result in found if isinstance(result, EvaluatorError)]
-            if errors and on_error == "raise":
-                search.cancel(leaves)
-                raise errors[0]
-            bad = np.array([isinstance(result, EvaluatorError) for result in found])
-            if errors:
-                search.fail(leaves[bad])
-            good = [result for result in found if not isinstance(result, EvaluatorError)]
-            search.expand(leaves[~bad], **evaluator.keep(leaves[~bad], good))
-            failed, lost = failed + len(errors), 0 if good else lost + 1
+            failed += len(errors)
             if lost == PATIENCE:
-                what = f"{PATIENCE} batches in a row without an answer, the last: {errors[-1]}"
-                raise EvaluatorError(what) from errors[-1]
+                break
             if tick is not None:
                 tick(int(search.simulations.sum()))
+    nothing = not search.timeline["answered"][-1]
+    if error is not None and (lost == PATIENCE or nothing):
+        what = f"{lost} batches in a row without an answer, the last: {error}"
+        raise EvaluatorError(what) from error
     return failed

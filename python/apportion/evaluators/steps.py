@@ -90,6 +90,11 @@ class StepEvaluator:
 
     async def states_of(self, leaves: Leaves) -> list[Found | EvaluatorError]:
         """What the model says to each leaf; nothing is remembered yet."""
+        if leaves.judged and not self.child_scores:
+            raise OptionError(
+                "child_scores: got False (on the command line no --child-scores), expected True: "
+                "the search's rule compares steps by the values that are told with them"
+            )
         found = self._ask(leaves)
         await self._answer(found)
         if self.child_scores:
@@ -162,12 +167,15 @@ class StepEvaluator:
             batch_size: leaves asked for at once.
             per_tree: as in `Search.select`.
             on_error: `"raise"` gives a batch back and raises the first `EvaluatorError`
-                in it; `"fail"` counts the leaves that had one as failed and goes on. A
-                batch without any answer is given back, the third in a row ends the search.
+                in it; `"fail"` counts the leaves that had one as failed and goes on. From
+                the fourth batch in a row without any answer they are given back instead,
+                as the fault is hardly theirs; the twentieth ends the search, and so does
+                the end of its budgets if nothing has been answered.
             tick: called after every batch with the simulations done in all trees.
 
         Raises:
             EvaluatorError: see `on_error`; leaves that it concerns are given back.
+            OptionError: the search's rule needs `child_scores`; nothing was asked.
         """
         return await run_batches(self, search, batch_size, per_tree, on_error, tick)
 

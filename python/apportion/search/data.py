@@ -59,6 +59,11 @@ class Leaves:
             raise InputError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
         return self[self.kind == KINDS.index(kind)]
 
+    @property
+    def judged(self) -> bool:
+        """Whether the search's rule compares children by the `child_values` told with them."""
+        return self._forest.judges_children()  # type: ignore[no-any-return]
+
     def paths(self) -> Iterator[tuple[int, Array]]:
         """For each request its tree and the nodes from the root to it."""
         flat, offsets = self._forest.paths(self.tree, self.node)

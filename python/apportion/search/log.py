@@ -34,6 +34,8 @@ CALLS = ("select", "expand", "fail", "cancel")
 FORMAT = "apportion-search"
 VERSION = 1
 EVENTS = "events.log"
+MAGIC_BYTES = 8
+"""Bytes with which a log begins, before its first record."""
 SNAPSHOT_BYTES = 16 << 20
 """Bytes by which a log grows before the next snapshot, unless the last one was larger."""
 KEPT = 2  # snapshots, the newest
@@ -60,21 +62,23 @@ class SearchLog:
         """A new log of a search that was made with these arguments."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / EVENTS
-        try:
-            log = _core.EventLog(str(path), True)
-        except FileExistsError as error:
-            message = f"{path}: is there already; Search.resume goes on with it"
-            raise InputError(message) from error
+        if begun(folder):
+            raise InputError(f"{path}: is there already; Search.resume goes on with it")
+        _remove_unbegun(path)
+        log = _core.EventLog(str(path), True)
+        lock = _locked(path)
         log.append([FORMAT, VERSION, list(arguments[0]), arguments[1]])
         log.sync()
-        return cls(folder, log, _locked(path), 0, 0)
+        return cls(folder, log, lock, 0, 0)
 
     def call(self, search: Any, name: str, args: tuple[Any, ...]) -> Any:
         """Makes a call that changes the search, then writes it down."""
         if self._broken is not None:
             raise InputError(f"{self._folder}: the log ends before this: {self._broken}")
         if name == "select" and self._again is not None:
-            return self._ask_again(args[0])
+            again = self._ask_again(search, args[0])
+            if self._again is not None or len(again["ticket"]):
+                return again
         try:
             result = getattr(search._forest, name)(*args)
             self._log.append([name, list(args), search._timeline.seconds, _digest(result)])
@@ -92,9 +96,12 @@ class SearchLog:
             self._snapshot(search)
         return result
 
-    def _ask_again(self, size: int) -> dict[str, Array]:
-        """Requests that were handed out before the search was resumed, oldest first."""
+    def _ask_again(self, search: Any, size: int) -> dict[str, Array]:
+        """Requests that were handed out before the search was resumed, oldest first, but for
+        those that have been answered since."""
         rows = self._again or {}
+        waits = search._forest.is_waiting(rows["ticket"])
+        rows = {name: column[waits] for name, column in rows.items()}
         out = {name: column[:size] for name, column in rows.items()}
         rest = {name: column[size:] for name, column in rows.items()}
         self._again = rest if len(rest["ticket"]) else None
@@ -126,6 +133,24 @@ class SearchLog:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def begun(folder: Path) -> bool:
+    """Whether a folder has a log with at least its first record, to go on with."""
+    path = folder / EVENTS
+    if not path.exists() or path.stat().st_size <= MAGIC_BYTES:
+        return False
+    return _core.EventLog(str(path), False).read() is not None
+
+
+def _remove_unbegun(path: Path) -> None:
+    """Clears away the log of a process that was killed before it wrote the first record."""
+    if not path.exists():
+        return
+    lock = _locked(path)  # refuses where that process is still about to
+    path.unlink()
+    if lock is not None:
+        os.close(lock)
 
 
 Make = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]

@@ -225,6 +225,11 @@ impl Forest {
         Ok(ints(py, forest.rule().finals(at.tree).into_iter().map(i64::from)))
     }
 
+    /// Whether the rule compares children by values that come with them.
+    fn judges_children(&self) -> bool {
+        locked(&self.inner).rule().judges_children()
+    }
+
     /// What a pool's log says of a tree: kind of event, and what it is about.
     fn pool_log<'py>(&self, py: Python<'py>, tree: usize) -> PyResult<(Ints<'py>, Ints<'py>)> {
         let forest = locked(&self.inner);

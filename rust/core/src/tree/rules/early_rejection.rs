@@ -99,6 +99,10 @@ impl Rule for Options {
         Next::Visited
     }
 
+    fn judges_children(&self) -> bool {
+        true
+    }
+
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
         level::take(step, ask, answer);
         if answer.child_values.is_none() && ask.kind == Kind::Partial {

@@ -155,6 +155,14 @@ pub trait Rule: Send + Sync {
         None
     }
 
+    /// Whether the rule compares children by values that come with them: by default, whether
+    /// it cannot do without.
+    fn judges_children(&self) -> bool {
+        let priors = [1.0];
+        let answer = Answer { children: 1, priors: Some(&priors), ..Answer::default() };
+        self.missing(&Ask::expand(ROOT), &answer) == Some("child_values")
+    }
+
     /// What an answer changes: by default children are attached and the value is backed up.
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
         step.take(ask, answer);
