@@ -173,7 +173,6 @@ def cispo(
     "geo_mean",
     reads="sequence",
     loss_agg_mode="seq-mean-token-mean",
-    count_rows="all",
     row_eps=1e-8,
     weighs_itself=True,
 )
@@ -182,7 +181,8 @@ def geo_mean(x: Terms, *, clip_low: Any = 0.4, clip_high: Any = 0.4) -> TokenLos
 
     `R = exp(mean u)`, `u = d`, but at most `clip_high` where A > 0 and at least
     `-clip_low` where A < 0: the widths are in log space. Where A = 0, u = 0. Rollout
-    weights enter as their geometric mean over the row. An empty row counts, with 0.
+    weights enter as their geometric mean over the row. An empty row counts in verl's mean,
+    with 0 (`count_rows="all"`, which `like="verl"` sets), and does not here.
     """
     tokens, sign = x.tokens, torch.sign(x.advantages)
     clipped = bound(x.log_ratio, None if clip_low is None else -clip_low, clip_high)

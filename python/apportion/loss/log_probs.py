@@ -49,8 +49,9 @@ def token_log_probs(
 
     Args:
         logits: `(N, V)` or `(B, T, V)`, any strides; those that predict `targets`, so
-            shifted already. A column of `-inf` has no probability. Or `(hidden, weight)` or
-            `(hidden, weight, bias)`, whose logits are `hidden weight^T + bias`: states
+            shifted already. A column of `-inf` has no probability; a row of them alone
+            has the log-probability `-inf` and an entropy of NaN. Or `(hidden, weight)`
+            or `(hidden, weight, bias)`, whose logits are `hidden weight^T + bias`: states
             `(N, H)` or `(B, T, H)` and a head `(V, H)`, `(V,)`, all of one type. Then a
             part of the logits is held at a time, in float32 also where these are in half
             precision; tokens outside the mask are not computed. Under autocast they are

@@ -97,7 +97,9 @@ def policy_loss(
 
     Returns:
         The loss, a scalar, and metrics by name, each a detached scalar on the device:
-        `approx_kl` and what the loss reports, such as `clip_fraction`.
+        `approx_kl`, what the loss reports, such as `clip_fraction`, `kl` with a penalty and
+        `rollout_kl` with `rollout_log_probs`. Where all is masked the loss is 0 with a
+        gradient of 0; with `like="verl"` and `"openrlhf"` it is NaN, as theirs.
 
     Raises:
         OptionError: unknown loss, trainer or option, or a value out of its range.

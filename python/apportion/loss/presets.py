@@ -31,7 +31,7 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "cispo": ("cispo", VERL),
         "clip_cov": ("clip_cov", VERL),
         "kl_cov": ("kl_cov", VERL),
-        "geo_mean": ("geo_mean", {"clip_low": 0.2, "clip_high": 0.2}),
+        "geo_mean": ("geo_mean", {"clip_low": 0.2, "clip_high": 0.2, "count_rows": "all"}),
         "dppo_tv": ("dppo_tv", {**VERL, "ratio_cap": 3.0}),
         "dppo_kl": ("dppo_kl", {**VERL, "ratio_cap": 3.0}),
         "dro": ("dro", VERL),
