@@ -7,7 +7,7 @@ use apportion_core::tree::arena::{Fact, Keeps, NONE, ROOT, Tree};
 use apportion_core::tree::random::Draw;
 use apportion_core::tree::rules;
 use apportion_core::tree::search::{
-    Answers, Forest, Leaf, Limits, OnLimit, Order, Stop, TellOrder, TokenRows,
+    Answers, Forest, Leaf, Limits, NumberRows, OnLimit, Order, Stop, TellOrder, TokenRows,
 };
 use proptest::prelude::*;
 
@@ -214,7 +214,7 @@ fn merged_states_share_children_and_are_worth_the_same() {
 fn equal_tokens_are_equal_states_without_keys() {
     let mut forest = forest(1, Limits { merge: true, ..limits(10) });
     let leaves = ask(&mut forest, 1, 1);
-    let tokens = TokenRows { tokens: &[5, 6, 7, 5, 6], lengths: &[2, 1, 2] };
+    let tokens = TokenRows { values: &[5, 6, 7, 5, 6], lengths: &[2, 1, 2] };
     let answers = Answers {
         tickets: &[leaves[0].ticket],
         values: Some(&[0.0]),
@@ -374,7 +374,7 @@ fn beyond_a_limit_is_an_error_where_that_is_wanted() {
         assert!(message.contains(says), "{message}");
     };
     refuse(Answers { children: &[4], ..good }, "children[0]: got 5 nodes of tree 0");
-    let tokens = TokenRows { tokens: &[1; 4], lengths: &[2, 2] };
+    let tokens = TokenRows { values: &[1; 4], lengths: &[2, 2] };
     refuse(Answers { tokens: Some(tokens), ..good }, "expected at most max_tokens=3");
     let two = Answers { rollouts: Some(&[2]), rollout_rewards: &[0.0, 1.0], ..good };
     refuse(two, "rollouts[0]: got 2 rollouts of tree 0, expected at most max_rollouts=1");
@@ -414,7 +414,7 @@ fn rollouts_are_records_and_their_mean_a_value() {
         children: &[0],
         rollouts: Some(&[3]),
         rollout_rewards: &[1.0, 0.0, 0.5],
-        rollout_tokens: Some(TokenRows { tokens: &[4, 5, 6], lengths: &[2, 0, 1] }),
+        rollout_tokens: Some(TokenRows { values: &[4, 5, 6], lengths: &[2, 0, 1] }),
         ..Answers::default()
     };
     forest.expand(&answers, false).unwrap();
@@ -423,6 +423,72 @@ fn rollouts_are_records_and_their_mean_a_value() {
     let lengths: Vec<u32> = tree.rollouts.iter().map(|r| r.length).collect();
     assert_eq!(lengths, [2, 0, 1]);
     assert_eq!(tree.rollout_tokens.get(2), [6]);
+}
+
+#[test]
+fn log_probs_of_edges_are_kept_where_they_are_told() {
+    let mut forest = forest(1, limits(5));
+    let leaves = ask(&mut forest, 1, 1);
+    let tokens = TokenRows { values: &[4, 5, 6], lengths: &[2, 0, 1] };
+    let plain = Answers {
+        tickets: &[leaves[0].ticket],
+        children: &[3],
+        values: Some(&[0.0]),
+        tokens: Some(tokens),
+        ..Answers::default()
+    };
+    let told = |values: &'static [f64], lengths: &'static [usize]| {
+        let token_log_probs = Some(NumberRows { values, lengths });
+        Answers { token_log_probs, ..plain }
+    };
+    for (answers, words) in [
+        (told(&[-1.0], &[1]), "token_log_probs: got 1 values, expected 3, the number of children"),
+        (told(&[-1.0], &[1, 0, 0]), "token_log_probs[0]: got 1 log-probs, expected 2, one for"),
+        (told(&[-1.0], &[0, 1, 0]), "token_log_probs[1]: got 1 log-probs, expected 0"),
+        (told(&[-1.0], &[2, 0, 0]), "token_log_probs: got 1 values, expected 2"),
+        (told(&[f64::NAN], &[0, 0, 1]), "token_log_probs[0]: got NaN, expected a finite number"),
+        (told(&[0.5], &[0, 0, 1]), "token_log_probs[0]: got 0.5, expected a finite number of"),
+        (Answers { tokens: None, ..told(&[-1.0], &[0, 0, 1]) }, "token_log_probs[2]: got 1 log"),
+    ] {
+        let error = forest.expand(&answers, false).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let child_scores = Some(NumberRows { values: &[1.0, 0.0], lengths: &[0, 2, 0] });
+    let before = forest.trees()[0].bytes();
+    forest.expand(&Answers { child_scores, ..told(&[-0.5, -2.0], &[2, 0, 0]) }, false).unwrap();
+    let tree = &forest.trees()[0];
+    assert_eq!(tree.token_log_probs.get(1), [-0.5, -2.0]);
+    assert_eq!((tree.token_log_probs.get(2), tree.token_log_probs.get(3)), (&[][..], &[][..]));
+    assert_eq!(tree.child_scores.get(2), [1.0, 0.0]);
+    let (nodes, values) = tree.bytes();
+    // Bounds of spans up to the last that has values; three tokens, two log-probs, two scores.
+    assert_eq!(nodes - before.0, 3 * 40 + 4 * (4 + 2 + 3));
+    assert_eq!(values - before.1, 3 * 4 + 2 * 4 + 2 * 8);
+}
+
+#[test]
+fn a_rollout_that_is_cut_leaves_its_log_probs_with_the_new_node() {
+    let rule = rules::make("treerl", &vec![]).unwrap();
+    let mut forest = Forest::new(1, rule, limits(5)).unwrap();
+    let leaves = ask(&mut forest, 1, 1);
+    let log_probs = [-0.5, -0.25, -3.0, -1.0];
+    let answers = Answers {
+        tickets: &[leaves[0].ticket],
+        children: &[0],
+        rollouts: Some(&[1]),
+        rollout_rewards: &[1.0],
+        rollout_tokens: Some(TokenRows { values: &[4, 5, 6, 7], lengths: &[4] }),
+        rollout_log_probs: Some(&log_probs),
+        ..Answers::default()
+    };
+    forest.expand(&answers, false).unwrap();
+    ask(&mut forest, 1, 1);
+    let tree = &forest.trees()[0];
+    assert_eq!(
+        (tree.tokens.get(1), tree.token_log_probs.get(1)),
+        (&[4, 5][..], &[-0.5, -0.25][..])
+    );
+    assert!((0..tree.rollouts.len()).any(|r| tree.rollout_log_probs.get(r) == [-3.0, -1.0]));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use apportion_core::tree::persist::record::{Item, decode, encode};
 use apportion_core::tree::persist::{Error, Result, whole};
 use apportion_core::tree::random::Draw;
 use apportion_core::tree::rules::{self, RULES};
-use apportion_core::tree::search::{Answers, Forest, Limits, Order, TokenRows};
+use apportion_core::tree::search::{Answers, Forest, Limits, NumberRows, Order, TokenRows};
 use proptest::prelude::*;
 
 fn folder(name: &str) -> PathBuf {
@@ -235,13 +235,17 @@ fn go_on(forest: &mut Forest, seed: u64, all: bool) -> bool {
                 let children = if root { 3 } else { (draw.bits(1) % 4) as usize };
                 let tokens: Vec<u32> = (0..children as u32).map(|t| t % 2).collect();
                 let lengths = vec![1; children];
+                let log_probs = vec![-draw.uniform(3); children];
+                let scores = NumberRows { values: &log_probs, lengths: &lengths };
                 let answers = Answers {
                     tickets: &[leaf.ticket],
                     children: &[children],
                     values: Some(&[draw.uniform(2)]),
                     priors: Some(&vec![0.25; children]),
                     child_values: Some(&vec![0.5; children]),
-                    tokens: Some(TokenRows { tokens: &tokens, lengths: &lengths }),
+                    tokens: Some(TokenRows { values: &tokens, lengths: &lengths }),
+                    token_log_probs: (i % 2 == 0).then_some(scores),
+                    child_scores: (i % 3 == 0).then_some(scores),
                     ..Answers::default()
                 };
                 forest.expand(&answers, false).unwrap();

@@ -51,7 +51,7 @@ fn tell(forest: &mut Forest, leaves: &[Leaf], width: usize) -> Result<(), Error>
             child_values: Some(&each("child value")),
             rollouts: Some(&rollouts),
             rollout_rewards: &rewards,
-            rollout_tokens: Some(TokenRows { tokens: &tokens, lengths: &lengths }),
+            rollout_tokens: Some(TokenRows { values: &tokens, lengths: &lengths }),
             rollout_log_probs: Some(&log_probs),
             ..Answers::default()
         },

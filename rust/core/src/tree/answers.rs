@@ -1,15 +1,20 @@
 //! Answers to requests, as columns and one by one. Depends on `error`.
 
-use crate::error::{Error, Result};
+mod check;
 
-/// Rows of tokens, one after the other.
+/// Rows of values, one after the other.
 #[derive(Clone, Copy, Debug)]
-pub struct TokenRows<'a> {
-    /// All tokens.
-    pub tokens: &'a [u32],
+pub struct Rows<'a, T> {
+    /// All values.
+    pub values: &'a [T],
     /// Length of each row.
     pub lengths: &'a [usize],
 }
+
+/// Rows of tokens.
+pub type TokenRows<'a> = Rows<'a, u32>;
+/// Rows of numbers.
+pub type NumberRows<'a> = Rows<'a, f64>;
 
 /// Answers to requests, leaf after leaf; the children of leaf after leaf in those columns
 /// that have one entry a child, and the rollouts likewise.
@@ -38,6 +43,10 @@ pub struct Answers<'a> {
     pub keys: Option<&'a [u64]>,
     /// Tokens of the edges into children.
     pub tokens: Option<TokenRows<'a>>,
+    /// Log-prob of each of those tokens; an empty row where they are not known.
+    pub token_log_probs: Option<NumberRows<'a>>,
+    /// Scores that children's values are made of, kept for who reads the tree.
+    pub child_scores: Option<NumberRows<'a>>,
     /// Number of rollouts of each leaf; none where absent.
     pub rollouts: Option<&'a [usize]>,
     /// What each rollout earned.
@@ -71,6 +80,10 @@ pub struct Answer<'a> {
     pub keys: Option<&'a [u64]>,
     /// Tokens of the edges into them.
     pub tokens: Option<TokenRows<'a>>,
+    /// Log-prob of each of those tokens; an empty row where they are not known.
+    pub token_log_probs: Option<NumberRows<'a>>,
+    /// Scores that their values are made of.
+    pub child_scores: Option<NumberRows<'a>>,
     /// What each rollout earned.
     pub rollouts: &'a [f64],
     /// Tokens of the rollouts.
@@ -84,21 +97,23 @@ pub struct Answer<'a> {
 pub struct Starts {
     children: Vec<usize>,
     tokens: Vec<usize>,
+    token_log_probs: Vec<usize>,
+    child_scores: Vec<usize>,
     rollouts: Vec<usize>,
     rollout_tokens: Vec<usize>,
 }
 
-impl<'a> TokenRows<'a> {
-    fn part(&self, rows: std::ops::Range<usize>, tokens: std::ops::Range<usize>) -> Self {
-        Self { tokens: &self.tokens[tokens], lengths: &self.lengths[rows] }
+impl<'a, T> Rows<'a, T> {
+    fn part(&self, rows: std::ops::Range<usize>, values: std::ops::Range<usize>) -> Self {
+        Self { values: &self.values[values], lengths: &self.lengths[rows] }
     }
 
     /// Each row.
-    pub fn rows(&self) -> impl Iterator<Item = &'a [u32]> {
-        let (tokens, mut start) = (self.tokens, 0);
+    pub fn rows(&self) -> impl Iterator<Item = &'a [T]> {
+        let (values, mut start) = (self.values, 0);
         self.lengths.iter().map(move |length| {
             start += length;
-            &tokens[start - length..start]
+            &values[start - length..start]
         })
     }
 }
@@ -121,6 +136,12 @@ impl<'a> Answers<'a> {
             child_terminal: self.child_terminal.map(|t| &t[at.clone()]),
             keys: self.keys.map(|k| &k[at.clone()]),
             tokens: self.tokens.map(|t| t.part(at.clone(), part(&starts.tokens, i))),
+            token_log_probs: self
+                .token_log_probs
+                .map(|l| l.part(at.clone(), part(&starts.token_log_probs, i))),
+            child_scores: self
+                .child_scores
+                .map(|s| s.part(at.clone(), part(&starts.child_scores, i))),
             rollouts: rewards,
             rollout_tokens: self
                 .rollout_tokens
@@ -128,138 +149,9 @@ impl<'a> Answers<'a> {
             rollout_log_probs: self.rollout_log_probs.map(|l| &l[part(&starts.rollout_tokens, i)]),
         }
     }
-
-    /// Checks lengths; where each answer's parts begin.
-    ///
-    /// # Errors
-    ///
-    /// Lengths that differ; more than 65535 children; a leaf with neither value nor rollouts.
-    pub fn lengths(&self) -> Result<Starts> {
-        let count = self.tickets.len();
-        let given = |argument: &str, got: Option<usize>, expected: usize, of: &'static str| {
-            let argument = argument.to_owned();
-            match got {
-                Some(got) if got != expected => Err(Error::Length { argument, got, expected, of }),
-                _ => Ok(()),
-            }
-        };
-        given("values", self.values.map(<[_]>::len), count, "leaves")?;
-        given("children", Some(self.children.len()), count, "leaves")?;
-        given("rewards", self.rewards.map(<[_]>::len), count, "leaves")?;
-        given("terminal", self.terminal.map(<[_]>::len), count, "leaves")?;
-        given("rollouts", self.rollouts.map(<[_]>::len), count, "leaves")?;
-        if let Some(index) = self.children.iter().position(|&c| c > usize::from(u16::MAX)) {
-            let expected = format!("at most {}", u16::MAX);
-            return bad("children", index, self.children[index].to_string(), expected);
-        }
-        let children = starts(self.children);
-        let total = children[count];
-        given("priors", self.priors.map(<[_]>::len), total, "children")?;
-        given("masked", self.masked.map(<[_]>::len), total, "children")?;
-        given("child_values", self.child_values.map(<[_]>::len), total, "children")?;
-        given("child_terminal", self.child_terminal.map(<[_]>::len), total, "children")?;
-        given("keys", self.keys.map(<[_]>::len), total, "children")?;
-        given("tokens", self.tokens.map(|t| t.lengths.len()), total, "children")?;
-        let rollouts = starts(self.rollouts.unwrap_or(&[]));
-        let ran = rollouts[rollouts.len() - 1];
-        given("rollouts", Some(self.rollout_rewards.len()), ran, "rollouts")?;
-        given("rollout_tokens", self.rollout_tokens.map(|t| t.lengths.len()), ran, "rollouts")?;
-        let tokens = token_starts("tokens", self.tokens, &children)?;
-        let rollout_tokens = token_starts("rollout_tokens", self.rollout_tokens, &rollouts)?;
-        let of_rollouts = rollout_tokens[rollout_tokens.len() - 1];
-        let log_probs = self.rollout_log_probs.map(<[_]>::len);
-        given("rollout_log_probs", log_probs, of_rollouts, "tokens of rollouts")?;
-        let fits = |l: f64| l.is_finite() && l <= 0.0;
-        check(
-            "rollout_log_probs",
-            self.rollout_log_probs.unwrap_or(&[]),
-            "a finite number of at most 0",
-            fits,
-        )?;
-        let empty = |i: &usize| part(&rollouts, *i).is_empty();
-        if self.child_terminal.is_some() && self.child_values.is_none() {
-            let expected = "values of children where some are ends".to_owned();
-            return bad("child_values", 0, "nothing".to_owned(), expected);
-        }
-        match (0..count).find(empty) {
-            Some(index) if self.values.is_none() => {
-                let expected = "a value, or rollouts to take the mean of".to_owned();
-                bad("values", index, "nothing".to_owned(), expected)
-            }
-            _ => Ok(Starts { children, tokens, rollouts, rollout_tokens }),
-        }
-    }
-
-    /// Checks numbers.
-    ///
-    /// # Errors
-    ///
-    /// Values or rewards that are not finite; priors that are not finite or negative.
-    pub fn numbers(&self) -> Result<()> {
-        check("values", self.values.unwrap_or(&[]), "a finite number", f64::is_finite)?;
-        check("rewards", self.rewards.unwrap_or(&[]), "a finite number", f64::is_finite)?;
-        check("child_values", self.child_values.unwrap_or(&[]), "a finite number", f64::is_finite)?;
-        check("rollouts", self.rollout_rewards, "a finite number", f64::is_finite)?;
-        let expected = "a finite number of at least 0";
-        check("priors", self.priors.unwrap_or(&[]), expected, is_prior)
-    }
-}
-
-impl Answer<'_> {
-    /// Whether [`Answers::numbers`] would have nothing against this answer.
-    pub fn is_sound(&self) -> bool {
-        let finite = |numbers: &[f64]| numbers.iter().all(|n| n.is_finite());
-        self.value.is_finite()
-            && self.reward.is_finite()
-            && finite(self.rollouts)
-            && self.child_values.is_none_or(finite)
-            && self.priors.is_none_or(|priors| priors.iter().copied().all(is_prior))
-    }
-}
-
-fn is_prior(number: f64) -> bool {
-    number >= 0.0 && number <= f64::from(f32::MAX)
 }
 
 /// Range of part `i`; empty where the column is absent.
 fn part(starts: &[usize], i: usize) -> std::ops::Range<usize> {
     if i + 1 < starts.len() { starts[i]..starts[i + 1] } else { 0..0 }
-}
-
-fn starts(lengths: &[usize]) -> Vec<usize> {
-    let mut starts = Vec::with_capacity(lengths.len() + 1);
-    let mut at = 0;
-    starts.push(0);
-    starts.extend(lengths.iter().map(|length| {
-        at += length;
-        at
-    }));
-    starts
-}
-
-/// Where the tokens of each answer begin, rows lying in answers as `rows` says.
-fn token_starts(
-    argument: &str,
-    given: Option<TokenRows<'_>>,
-    rows: &[usize],
-) -> Result<Vec<usize>> {
-    let Some(given) = given else { return Ok(vec![0]) };
-    let ends = starts(given.lengths);
-    let (got, expected) = (given.tokens.len(), ends[ends.len() - 1]);
-    if got != expected {
-        let argument = argument.to_owned();
-        return Err(Error::Length { argument, got, expected, of: "tokens in all rows" });
-    }
-    Ok(rows.iter().map(|&row| ends[row]).collect())
-}
-
-fn bad<T>(argument: &str, index: usize, got: String, expected: String) -> Result<T> {
-    Err(Error::Value { argument: argument.to_owned(), index, got, expected })
-}
-
-fn check(argument: &str, values: &[f64], expected: &str, fits: impl Fn(f64) -> bool) -> Result<()> {
-    match values.iter().position(|&v| !fits(v)) {
-        None => Ok(()),
-        Some(index) => bad(argument, index, format!("{:?}", values[index]), expected.to_owned()),
-    }
 }

@@ -75,12 +75,16 @@ pub struct Tree {
     pub merged: Option<Box<Merged>>,
     /// Tokens of the edge into each node.
     pub tokens: Spans,
+    /// Log-prob of each of those tokens, where they were told.
+    pub token_log_probs: Spans<f32>,
+    /// Scores that a child's value was made of when its parent was evaluated.
+    pub child_scores: Spans<f64>,
     /// Rollouts, in the order in which they were told.
     pub rollouts: Vec<Rollout>,
     /// Tokens of each rollout.
     pub rollout_tokens: Spans,
-    /// Bits of the `f32` log-prob of each of those tokens, where they were told.
-    pub rollout_log_probs: Spans,
+    /// Log-prob of each of those tokens, where they were told.
+    pub rollout_log_probs: Spans<f32>,
     /// A rule's own numbers about the tree; a snapshot keeps them.
     pub notes: Vec<u64>,
     /// Smallest and largest mean return of any visited edge, a root's value discounted as
@@ -147,6 +151,8 @@ impl Tree {
             failures: BTreeMap::new(),
             merged: None,
             tokens: Spans::default(),
+            token_log_probs: Spans::default(),
+            child_scores: Spans::default(),
             rollouts: Vec::new(),
             rollout_tokens: Spans::default(),
             rollout_log_probs: Spans::default(),
@@ -354,8 +360,9 @@ impl Tree {
     /// Bytes that nodes take, and those of tokens and rollouts: memory in use, without what
     /// growing vectors hold in reserve.
     pub fn bytes(&self) -> (usize, usize) {
-        let ((ends, tokens), (rollout_ends, rollout_tokens)) =
-            (self.tokens.bytes(), self.rollout_tokens.bytes());
+        let of_edges =
+            [self.tokens.bytes(), self.token_log_probs.bytes(), self.child_scores.bytes()];
+        let of_rollouts = [self.rollout_tokens.bytes(), self.rollout_log_probs.bytes()];
         let blocks: usize = self.blocks.values().map(|b| 16 + size_of_val(&**b)).sum();
         let nodes = size_of::<Self>()
             + size_of_val(&*self.hot)
@@ -364,8 +371,10 @@ impl Tree {
             + size_of_val(&*self.squares)
             + self.merged.as_ref().map_or(0, |m| m.bytes())
             + blocks
-            + ends;
-        (nodes, tokens + rollout_ends + rollout_tokens + size_of_val(&*self.rollouts))
+            + of_edges.iter().map(|(ends, _)| ends).sum::<usize>();
+        let rollouts: usize = of_rollouts.iter().map(|(ends, values)| ends + values).sum();
+        let values: usize = of_edges.iter().map(|(_, values)| values).sum();
+        (nodes, values + rollouts + size_of_val(&*self.rollouts))
     }
 }
 
@@ -381,6 +390,8 @@ crate::state!(Tree {
     failures,
     merged,
     tokens,
+    token_log_probs,
+    child_scores,
     rollouts,
     rollout_tokens,
     rollout_log_probs,

@@ -1,50 +1,64 @@
-//! Token spans, each stored once: of edges into nodes, and of rollouts.
+//! Rows of values, each stored once: tokens of edges and rollouts, and numbers beside them.
 //!
 //! A path's tokens are its edges' spans in a row, so a prefix that many paths share lies
 //! in memory once. Depends on nothing.
 
 /// Consecutive spans of one store, in the order in which they came.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Spans {
-    tokens: Vec<u32>,
-    /// Where each span ends; shorter than the number of spans while none has tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spans<T = u32> {
+    values: Vec<T>,
+    /// Where each span ends; shorter than the number of spans while none has values.
     ends: Vec<u32>,
 }
 
-impl Spans {
-    /// Most tokens of one store.
-    pub const MOST: usize = u32::MAX as usize;
+impl<T> Default for Spans<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), ends: Vec::new() }
+    }
+}
 
+impl Spans {
+    /// Most values of one store.
+    pub const MOST: usize = u32::MAX as usize;
+}
+
+impl<T: Copy> Spans<T> {
     /// Appends span number `index`; those before it that were left out are empty.
-    pub fn push(&mut self, index: usize, tokens: &[u32]) {
-        if tokens.is_empty() {
+    pub fn push(&mut self, index: usize, values: &[T]) {
+        if values.is_empty() {
             return;
         }
-        self.ends.resize(index, self.tokens.len() as u32);
-        self.tokens.extend_from_slice(tokens);
-        self.ends.push(self.tokens.len() as u32);
+        self.ends.resize(index, self.values.len() as u32);
+        self.values.extend_from_slice(values);
+        self.ends.push(self.values.len() as u32);
     }
 
     /// Span number `index`; empty where there is none.
-    pub fn get(&self, index: usize) -> &[u32] {
+    pub fn get(&self, index: usize) -> &[T] {
         let Some(&end) = self.ends.get(index) else { return &[] };
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        &self.tokens[start as usize..end as usize]
+        &self.values[start as usize..end as usize]
     }
 
-    /// Tokens of all spans.
+    /// Values of all spans.
     pub fn total(&self) -> usize {
-        self.tokens.len()
+        self.values.len()
     }
 
-    /// Whether every span lies within the tokens.
+    /// Whether every span lies within the values.
     pub(super) fn is_sound(&self) -> bool {
-        self.ends.is_sorted() && self.ends.last().is_none_or(|&e| e as usize <= self.tokens.len())
+        self.ends.is_sorted() && self.ends.last().is_none_or(|&e| e as usize <= self.values.len())
     }
 
-    /// Bytes of the spans' bounds, and of the tokens.
+    /// Whether each span is as long as the one of `tokens`, or empty.
+    pub(super) fn fits(&self, tokens: &Spans) -> bool {
+        let fits = |i: usize| [0, tokens.get(i).len()].contains(&self.get(i).len());
+        self.is_sound() && (0..self.ends.len()).all(fits)
+    }
+
+    /// Bytes of the spans' bounds, and of the values.
     pub fn bytes(&self) -> (usize, usize) {
-        (size_of_val(&*self.ends), size_of_val(&*self.tokens))
+        (size_of_val(&*self.ends), size_of_val(&*self.values))
     }
 }
 
@@ -61,7 +75,9 @@ pub struct Rollout {
     pub mark: u32,
 }
 
-crate::state!(Spans { tokens, ends });
+crate::state!(Spans<u32> { values, ends });
+crate::state!(Spans<f32> { values, ends });
+crate::state!(Spans<f64> { values, ends });
 crate::state!(Rollout { node, length, reward, mark });
 
 #[cfg(test)]
@@ -77,5 +93,17 @@ mod tests {
         let got: Vec<&[u32]> = (0..7).map(|i| spans.get(i)).collect();
         assert_eq!(got, [&[][..], &[], &[7, 8], &[], &[], &[9], &[]]);
         assert_eq!(spans.total(), 3);
+    }
+
+    #[test]
+    fn numbers_beside_tokens_are_all_there_or_none() {
+        let (mut tokens, mut numbers) = (Spans::default(), Spans::<f32>::default());
+        tokens.push(1, &[7, 8]);
+        tokens.push(2, &[9]);
+        assert!(numbers.fits(&tokens));
+        numbers.push(2, &[-1.0]);
+        assert!(numbers.fits(&tokens));
+        numbers.push(3, &[-1.0]);
+        assert!(!numbers.fits(&tokens));
     }
 }

@@ -167,8 +167,7 @@ impl<'a> Step<'a> {
             self.tree.rollout_tokens.push(first + i, row);
             if let Some(log_probs) = answer.rollout_log_probs {
                 let own = &log_probs[told..told + row.len()];
-                let bits: Vec<u32> = own.iter().map(|&l| (l as f32).to_bits()).collect();
-                self.tree.rollout_log_probs.push(first + i, &bits);
+                self.tree.rollout_log_probs.push(first + i, &as_f32(own));
             }
             told += row.len();
         }
@@ -179,7 +178,7 @@ impl<'a> Step<'a> {
     pub fn attach(&mut self, node: u32, answer: &Answer<'_>) -> bool {
         let tree = &mut *self.tree;
         let count = answer.children;
-        let tokens = answer.tokens.map_or(0, |t| t.tokens.len());
+        let tokens = answer.tokens.map_or(0, |t| t.values.len());
         if count == 0 || tree.depth(node) >= self.limits.max_depth {
             return false;
         }
@@ -204,6 +203,12 @@ impl<'a> Step<'a> {
         for (i, row) in answer.tokens.iter().flat_map(|t| t.rows()).enumerate() {
             tree.tokens.push(first as usize + i, row);
         }
+        for (i, row) in answer.token_log_probs.iter().flat_map(|l| l.rows()).enumerate() {
+            tree.token_log_probs.push(first as usize + i, &as_f32(row));
+        }
+        for (i, row) in answer.child_scores.iter().flat_map(|s| s.rows()).enumerate() {
+            tree.child_scores.push(first as usize + i, row);
+        }
         for (i, &value) in answer.child_values.iter().flat_map(|v| v.iter()).enumerate() {
             tree.set_value(first + i as u32, value);
         }
@@ -222,4 +227,8 @@ impl<'a> Step<'a> {
         }
         true
     }
+}
+
+fn as_f32(numbers: &[f64]) -> Vec<f32> {
+    numbers.iter().map(|&number| number as f32).collect()
 }

@@ -1,8 +1,9 @@
 //! Answers from arrays, requests and nodes into arrays.
 
-use apportion_core::tree::answers::{Answers, TokenRows};
+use apportion_core::tree::answers::{Answers, Rows};
 use apportion_core::tree::arena::{End, Fact, NONE, ROOT, Tree};
 use apportion_core::tree::request::Leaf;
+use apportion_core::tree::spans::Spans;
 use numpy::{Element, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -41,11 +42,16 @@ pub struct Given<'py> {
     child_terminal: Option<PyReadonlyArray1<'py, bool>>,
     keys: Option<Vec<u64>>,
     tokens: Option<(Vec<u32>, Vec<usize>)>,
+    token_log_probs: Option<Numbers<'py>>,
+    child_scores: Option<Numbers<'py>>,
     rollouts: Option<Vec<usize>>,
     rollout_rewards: Option<PyReadonlyArray1<'py, f64>>,
     rollout_tokens: Option<(Vec<u32>, Vec<usize>)>,
     rollout_log_probs: Option<PyReadonlyArray1<'py, f64>>,
 }
+
+/// Numbers of all rows, and the length of each.
+type Numbers<'py> = (PyReadonlyArray1<'py, f64>, Vec<usize>);
 
 impl<'py> Given<'py> {
     /// Tickets, numbers of children and whatever else is there.
@@ -67,6 +73,8 @@ impl<'py> Given<'py> {
                 "child_terminal" => given.child_terminal = Some(item.extract()?),
                 "keys" => given.keys = Some(unsigned(&item.extract()?)?),
                 "tokens" => given.tokens = Some(tokens("tokens", &item)?),
+                "token_log_probs" => given.token_log_probs = Some(numbers(&item)?),
+                "child_scores" => given.child_scores = Some(numbers(&item)?),
                 "rollouts" => given.rollouts = Some(counts(&item.extract()?)?),
                 "rollout_rewards" => given.rollout_rewards = Some(item.extract()?),
                 "rollout_tokens" => given.rollout_tokens = Some(tokens("rollout_tokens", &item)?),
@@ -82,8 +90,12 @@ impl<'py> Given<'py> {
 
     /// As the core reads them.
     pub fn view(&self) -> PyResult<Answers<'_>> {
-        fn rows((tokens, lengths): &(Vec<u32>, Vec<usize>)) -> TokenRows<'_> {
-            TokenRows { tokens, lengths }
+        fn rows((values, lengths): &(Vec<u32>, Vec<usize>)) -> Rows<'_, u32> {
+            Rows { values, lengths }
+        }
+        fn numbers<'a>(given: &'a Option<Numbers<'_>>) -> PyResult<Option<Rows<'a, f64>>> {
+            let Some((values, lengths)) = given else { return Ok(None) };
+            Ok(Some(Rows { values: values.as_slice()?, lengths }))
         }
         Ok(Answers {
             tickets: &self.tickets,
@@ -97,6 +109,8 @@ impl<'py> Given<'py> {
             child_terminal: slice(&self.child_terminal)?,
             keys: self.keys.as_deref(),
             tokens: self.tokens.as_ref().map(rows),
+            token_log_probs: numbers(&self.token_log_probs)?,
+            child_scores: numbers(&self.child_scores)?,
             rollouts: self.rollouts.as_deref(),
             rollout_rewards: slice(&self.rollout_rewards)?.unwrap_or(&[]),
             rollout_tokens: self.rollout_tokens.as_ref().map(rows),
@@ -118,6 +132,11 @@ pub fn unsigned(array: &PyReadonlyArray1<'_, i64>) -> PyResult<Vec<u64>> {
 fn counts(array: &PyReadonlyArray1<'_, i64>) -> PyResult<Vec<usize>> {
     let count = |&c: &i64| usize::try_from(c).unwrap_or(usize::MAX);
     Ok(array.as_slice()?.iter().map(count).collect())
+}
+
+fn numbers<'py>(item: &Bound<'py, PyAny>) -> PyResult<Numbers<'py>> {
+    let (flat, lengths): (PyReadonlyArray1<'_, f64>, PyReadonlyArray1<'_, i64>) = item.extract()?;
+    Ok((flat, counts(&lengths)?))
 }
 
 fn tokens(name: &str, item: &Bound<'_, PyAny>) -> PyResult<(Vec<u32>, Vec<usize>)> {
@@ -186,7 +205,22 @@ pub fn rollouts<'py>(py: Python<'py>, trees: &[Tree]) -> PyResult<Bound<'py, PyD
     let spans = || trees.iter().flat_map(|t| (0..count(t)).map(|i| t.rollout_tokens.get(i)));
     out.set_item("token_offsets", PyArray1::from_vec(py, offsets(spans().map(<[u32]>::len))))?;
     out.set_item("tokens", ints(py, spans().flatten().map(|&t| i64::from(t))))?;
+    let told = |t: &Tree| beside(&t.rollout_tokens, &t.rollout_log_probs, count(t));
+    let log_probs: Vec<f32> = trees.iter().flat_map(told).collect();
+    out.set_item("log_probs", PyArray1::from_vec(py, log_probs))?;
     Ok(out)
+}
+
+/// The log-prob of each token of so many spans; NaN where it was not told.
+pub fn beside(tokens: &Spans, log_probs: &Spans<f32>, spans: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(tokens.total());
+    for i in 0..spans {
+        out.extend_from_slice(log_probs.get(i));
+        // A span has all of its log-probs or none.
+        let missing = tokens.get(i).len() - log_probs.get(i).len();
+        out.resize(out.len() + missing, f32::NAN);
+    }
+    out
 }
 
 /// Where parts of these lengths begin and end.

@@ -193,6 +193,23 @@ impl Forest {
         (ints(py, spans().flatten().map(i64::from)), PyArray1::from_vec(py, offsets))
     }
 
+    /// Log-prob of each of those tokens; NaN where it was not told.
+    fn log_probs<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
+        let forest = locked(&self.inner);
+        let of = |t: &Tree| columns::beside(&t.tokens, &t.token_log_probs, t.len());
+        PyArray1::from_vec(py, forest.trees().iter().flat_map(of).collect())
+    }
+
+    /// Scores that each node's value was made of when its parent was evaluated, tree after
+    /// tree, and where each node's begin.
+    fn child_scores<'py>(&self, py: Python<'py>) -> (Bound<'py, PyArray1<f64>>, Ints<'py>) {
+        let forest = locked(&self.inner);
+        let of = |t: &Tree, n: usize| t.child_scores.get(n).to_vec();
+        let spans = || forest.trees().iter().flat_map(move |t| (0..t.len()).map(move |n| of(t, n)));
+        let offsets = offsets(spans().map(|span| span.len()));
+        (PyArray1::from_vec(py, spans().flatten().collect()), PyArray1::from_vec(py, offsets))
+    }
+
     /// Values of a node's children as a rule compares them.
     fn child_values<'py>(
         &self,

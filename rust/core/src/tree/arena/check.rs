@@ -38,11 +38,13 @@ impl Tree {
             && merged
             && self.tokens.is_sound()
             && self.rollout_tokens.is_sound()
-            && self.rollout_log_probs.is_sound()
+            && self.token_log_probs.fits(&self.tokens)
+            && self.child_scores.is_sound()
+            && self.rollout_log_probs.fits(&self.rollout_tokens)
         {
             Ok(())
         } else {
-            Err("a rollout, a merged state or a token that is not there".to_owned())
+            Err("a rollout, a merged state, a token or its number that is not there".to_owned())
         }
     }
 }

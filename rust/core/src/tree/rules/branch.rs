@@ -33,9 +33,10 @@ pub fn cut(step: &mut Step<'_>, rollout: u32, at: usize) -> Option<(u32, u32)> {
     tree.hot[node as usize].visits += 1;
     let index = tree.rollouts.len();
     let tokens = tree.rollout_tokens.get(rollout as usize)[at..].to_vec();
-    let scores = tree.rollout_log_probs.get(rollout as usize).get(at..).unwrap_or(&[]).to_vec();
+    let log_probs = tree.rollout_log_probs.get(rollout as usize);
+    let log_probs = log_probs.get(at..).unwrap_or(&[]).to_vec();
     tree.rollout_tokens.push(index, &tokens);
-    tree.rollout_log_probs.push(index, &scores);
+    tree.rollout_log_probs.push(index, &log_probs);
     tree.rollouts.push(Rollout { node, length: tokens.len() as u32, mark: 0, ..whole });
     tree.rollouts[rollout as usize].mark = CUT;
     Some((node, index as u32))

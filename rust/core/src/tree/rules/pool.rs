@@ -163,6 +163,8 @@ pub fn begin(step: &mut Step<'_>, rollout: u32, positions: usize) {
 pub fn state(step: &mut Step<'_>, at: &Bisection, start: usize, end: usize) -> Option<u32> {
     let tree = &mut *step.tree;
     let tokens = tree.rollout_tokens.get(at.rollout as usize)[start..end].to_vec();
+    let log_probs = tree.rollout_log_probs.get(at.rollout as usize);
+    let log_probs = log_probs.get(start..end).unwrap_or(&[]).to_vec();
     let fits = tree.len() < step.limits.max_nodes
         && tree.depth(at.good) < step.limits.max_depth
         && tree.hot[at.good as usize].children < u16::MAX
@@ -174,6 +176,7 @@ pub fn state(step: &mut Step<'_>, at: &Bisection, start: usize, end: usize) -> O
     let node = tree.len() as u32;
     tree.expand(at.good, [1.0].into_iter());
     tree.tokens.push(node as usize, &tokens);
+    tree.token_log_probs.push(node as usize, &log_probs);
     Some(node)
 }
 

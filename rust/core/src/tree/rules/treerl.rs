@@ -39,9 +39,10 @@ impl Options {
     fn places(&self, tree: &Tree) -> Vec<(u32, usize)> {
         let mut found: Vec<(f32, u32, usize)> = Vec::new();
         for rollout in branch::leaves(tree) {
-            let bits = tree.rollout_log_probs.get(rollout as usize);
-            let scores = bits.iter().map(|&bits| f32::from_bits(bits)).zip(0..);
-            found.extend(scores.skip(1).filter(|s| s.0 < 0.0).map(|(s, at)| (s, rollout, at)));
+            let log_probs = tree.rollout_log_probs.get(rollout as usize).iter().copied();
+            found.extend(
+                log_probs.zip(0..).skip(1).filter(|s| s.0 < 0.0).map(|(s, at)| (s, rollout, at)),
+            );
         }
         found.sort_by(|a, b| a.0.total_cmp(&b.0));
         found.iter().take(*self.tokens).map(|&(_, rollout, at)| (rollout, at)).collect()

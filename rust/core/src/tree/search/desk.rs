@@ -4,7 +4,7 @@
 //! then it takes all answers of the round at once, in the order of their tickets. What came
 //! early is held. So the answers known at each choice do not depend on when they came.
 
-use crate::tree::answers::{Answer, TokenRows};
+use crate::tree::answers::{Answer, Rows};
 use crate::tree::arena::Fact;
 use crate::tree::limits::TellOrder;
 use crate::tree::persist::Result;
@@ -65,15 +65,22 @@ struct Owned {
     child_values: Option<Vec<f64>>,
     child_terminal: Option<Vec<bool>>,
     keys: Option<Vec<u64>>,
-    tokens: Option<(Vec<u32>, Vec<usize>)>,
+    tokens: Option<OwnedRows<u32>>,
+    token_log_probs: Option<OwnedRows<f64>>,
+    child_scores: Option<OwnedRows<f64>>,
     rollouts: Vec<f64>,
-    rollout_tokens: Option<(Vec<u32>, Vec<usize>)>,
+    rollout_tokens: Option<OwnedRows<u32>>,
     rollout_log_probs: Option<Vec<f64>>,
 }
 
+/// Values of all rows, and the length of each.
+type OwnedRows<T> = (Vec<T>, Vec<usize>);
+
 impl From<&Answer<'_>> for Owned {
     fn from(answer: &Answer<'_>) -> Self {
-        let rows = |rows: TokenRows<'_>| (rows.tokens.to_vec(), rows.lengths.to_vec());
+        fn rows<T: Copy>(rows: Rows<'_, T>) -> OwnedRows<T> {
+            (rows.values.to_vec(), rows.lengths.to_vec())
+        }
         Self {
             value: answer.value,
             reward: answer.reward,
@@ -85,6 +92,8 @@ impl From<&Answer<'_>> for Owned {
             child_terminal: answer.child_terminal.map(<[_]>::to_vec),
             keys: answer.keys.map(<[_]>::to_vec),
             tokens: answer.tokens.map(rows),
+            token_log_probs: answer.token_log_probs.map(rows),
+            child_scores: answer.child_scores.map(rows),
             rollouts: answer.rollouts.to_vec(),
             rollout_tokens: answer.rollout_tokens.map(rows),
             rollout_log_probs: answer.rollout_log_probs.map(<[_]>::to_vec),
@@ -94,8 +103,8 @@ impl From<&Answer<'_>> for Owned {
 
 impl Owned {
     fn view(&self) -> Answer<'_> {
-        fn rows((tokens, lengths): &(Vec<u32>, Vec<usize>)) -> TokenRows<'_> {
-            TokenRows { tokens, lengths }
+        fn rows<T>((values, lengths): &OwnedRows<T>) -> Rows<'_, T> {
+            Rows { values, lengths }
         }
         Answer {
             value: self.value,
@@ -108,6 +117,8 @@ impl Owned {
             child_terminal: self.child_terminal.as_deref(),
             keys: self.keys.as_deref(),
             tokens: self.tokens.as_ref().map(rows),
+            token_log_probs: self.token_log_probs.as_ref().map(rows),
+            child_scores: self.child_scores.as_ref().map(rows),
             rollouts: &self.rollouts,
             rollout_tokens: self.rollout_tokens.as_ref().map(rows),
             rollout_log_probs: self.rollout_log_probs.as_deref(),
@@ -225,6 +236,8 @@ crate::state!(Owned {
     child_terminal,
     keys,
     tokens,
+    token_log_probs,
+    child_scores,
     rollouts,
     rollout_tokens,
     rollout_log_probs,

@@ -12,7 +12,7 @@ mod tell;
 
 use std::collections::VecDeque;
 
-pub use crate::tree::answers::{Answer, Answers, TokenRows};
+pub use crate::tree::answers::{Answer, Answers, NumberRows, TokenRows};
 pub use crate::tree::limits::{Limits, OnLimit, RootVisit, Stop, TellOrder};
 pub use crate::tree::request::{Ask, Kind, Leaf};
 pub use select::Order;

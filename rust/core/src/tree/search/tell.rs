@@ -144,7 +144,7 @@ impl Forest {
                 let held = tree.tokens.total() + tree.rollout_tokens.total() + tokens;
                 (tree.len() + nodes, held, tree.rollouts.len())
             });
-            let tokens = |rows: Option<super::TokenRows<'_>>| rows.map_or(0, |r| r.tokens.len());
+            let tokens = |rows: Option<super::TokenRows<'_>>| rows.map_or(0, |r| r.values.len());
             sum.0 += answer.children;
             sum.1 += tokens(answer.tokens) + tokens(answer.rollout_tokens);
             sum.2 += answer.rollouts.len();
