@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import apportion as ap
+from apportion import tree_credit
 from apportion.errors import InputError, OptionError
 from apportion.progress import Bar
 from apportion.search.data import KINDS
@@ -90,6 +91,35 @@ def test_tokens_and_rollouts_come_back_as_they_were_told() -> None:
     assert nodes.raw_value.tolist()[1:] == [0.5, -0.5]
     nodes_bytes, payload = search.bytes
     assert nodes_bytes > 3 * 40 and payload >= 4 * 6 + 3 * 24
+    assert search.log_probs().shape == (3,) and np.isnan(search.log_probs()).all()
+    assert np.isnan(rollouts.log_probs).all()
+    assert search.child_scores()[1].tolist() == [0, 0, 0, 0]
+
+
+def test_log_probs_and_scores_lie_beside_tokens_and_come_back() -> None:
+    """Of edges and rollouts, told or not; in a search that is resumed too."""
+    search = ap.Search(2, 100)
+    search.expand(
+        search.select(2),
+        tokens=[[[1, 2], [3]], [[4]]],
+        token_log_probs=[[[-0.5, -2.0], []], [[-0.1]]],
+        child_values=[[0.5, 0.0], [1.0]],
+        child_scores=[[[0.0, 1.0], []], [[1.0]]],
+        rollouts=[[1.0], [0.0]],
+        rollout_tokens=[[[7, 8]], [[9]]],
+        rollout_log_probs=[[[-0.25, -0.75]], [[-4.0]]],
+    )
+    log_probs = search.log_probs()
+    assert log_probs.dtype == np.float32
+    np.testing.assert_array_equal(log_probs, np.float32([-0.5, -2.0, np.nan, -0.1]))
+    assert search.rollouts().log_probs.tolist() == [-0.25, -0.75, -4.0]
+    scores, offsets = search.child_scores()
+    assert (scores.tolist(), offsets.tolist()) == ([0.0, 1.0, 1.0], [0, 0, 2, 2, 2, 3])
+    # Packed with the tokens: each log-prob stays with its token.
+    tokens, starts = search.tokens()
+    packed = tree_credit.pack([-1, 0, 0, -1, 3], starts)
+    assert packed.gather(tokens).tolist() == [1, 2, 3, 4]
+    np.testing.assert_array_equal(packed.gather(log_probs), log_probs)
 
 
 WRONG = {
@@ -111,6 +141,34 @@ WRONG = {
         "child_values.*values of children where some are ends",
     ),
     "rollouts": ({"rollouts": [[1.0], []]}, r"values\[1\]: got nothing"),
+    "few log-probs": (
+        {"values": [0, 0], "tokens": [[[1, 2]], []], "token_log_probs": [[[-1.0]], []]},
+        r"token_log_probs\[0\]: got 1 log-probs, expected 2, one for each token",
+    ),
+    "log-probs": (
+        {"values": [0, 0], "tokens": [[[1]], [[2]]], "token_log_probs": [[[-1.0]], [[np.nan]]]},
+        r"token_log_probs\[1\]: got NaN, expected a finite number of at most 0",
+    ),
+    "positive": (
+        {"values": [0, 0], "tokens": [[[1]], []], "token_log_probs": [[[0.5]], []]},
+        r"token_log_probs\[0\]: got 0.5, expected a finite number of at most 0",
+    ),
+    "rows of log-probs": (
+        {"values": [0, 0], "tokens": [[[1]], []], "token_log_probs": [[], []]},
+        r"token_log_probs\[0\]: got 0 entries, expected 1",
+    ),
+    "log-probs alone": (
+        {"values": [0, 0], "token_log_probs": [[[-1.0]], []]},
+        "token_log_probs: got log-probs without `tokens`",
+    ),
+    "flat log-probs": (
+        {"values": [0, 0], "tokens": [[[1]], []], "token_log_probs": [[[[-1.0]]], []]},
+        r"token_log_probs\[0\]\[0\]: got shape \(1, 1\), expected one dimension",
+    ),
+    "scores": (
+        {"values": [0, 0], "children": 1, "child_scores": [[[np.inf]], [[]]]},
+        r"child_scores\[0\]: got inf, expected a finite number",
+    ),
     "loose": ({"values": [0, 0], "rollout_tokens": [[[1]], []]}, "without `rollouts`"),
     "flags": ({"values": [0, 0], "terminal": [2, 0]}, "terminal: expected booleans"),
     "keys": ({"values": [0, 0], "keys": [[0.5], [1.0]]}, r"keys\[0\]: got an array of float64"),

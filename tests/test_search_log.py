@@ -23,8 +23,8 @@ LOG = "events.log"
 
 READS = {
     "paths", "path_tokens", "is_waiting", "in_flight", "simulations", "requests", "bytes",
-    "nodes", "rollouts", "tokens", "child_values", "policy", "finals", "pool_log",
-    "unanswered", "save", "judges_children",
+    "nodes", "rollouts", "tokens", "log_probs", "child_scores", "child_values", "policy",
+    "finals", "pool_log", "unanswered", "save", "judges_children",
 }  # fmt: skip
 
 
@@ -341,6 +341,15 @@ def test_damaged_snapshots_are_left_aside(tmp_path: Path, snapshots: list[Path])
     for snapshot in snapshots:
         snapshot.write_bytes(whole[: len(whole) // 2])
     with pytest.warns(RuntimeWarning, match="replayed without this snapshot"):
+        assert numbers(ap.Search.read(tmp_path)) == expected
+
+
+def test_snapshots_of_another_version_are_left_aside(
+    tmp_path: Path, snapshots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = numbers(ap.Search.read(tmp_path))
+    monkeypatch.setattr(search_log, "SNAPSHOT_VERSION", 99)
+    with pytest.warns(RuntimeWarning, match="is no snapshot of this version; the search is"):
         assert numbers(ap.Search.read(tmp_path)) == expected
 
 

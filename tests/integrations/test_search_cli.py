@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +128,34 @@ def test_a_log_that_was_killed_as_it_began(
                 settings.write_bytes(torn)
             assert main(command) == 2
             assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [(), ("--child-scores", "--rule", "beam")], ids=["puct", "beam"])
+def test_killed_and_resumed_it_writes_the_file_of_an_unbroken_run(
+    more: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Byte for byte, log-probs and scores among them."""
+    file, log = problems(tmp_path / "p.jsonl"), tmp_path / "log"
+    with Server() as server:
+        command = ["search", str(file), "--evaluator", "openai", "--model", "tiny", *LIMITS]
+        command += ["--url", server.url, "--max-rollout-tokens", "12", "--simulations", "6"]
+        command += ["--batch-size", "1", "--retries", "0", *more]
+        assert main([*command, "-o", str(tmp_path / "whole.jsonl")]) == 0
+        whole, out = len(server.bodies), tmp_path / "s.jsonl"
+        command += ["--log", str(log), "-o", str(out)]
+        server.bodies.clear()
+        running = subprocess.Popen([sys.executable, "-m", "apportion", *command])
+        while len(server.bodies) < 2 * whole // 3 and running.poll() is None:
+            time.sleep(0.002)
+        running.kill()
+        assert running.wait() == -signal.SIGKILL and not out.exists()
+        server.bodies.clear()
+        assert main(command) == 0
+        assert 0 < len(server.bodies) < whole, "what was answered is not asked again"
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    rows = lines(out)[1]
+    assert all(row["log_prob"] < 0 for row in rows if row["text"])
+    assert all(row["scores"] for row in rows)
 
 
 def test_a_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,25 +68,29 @@ def answers(leaves: ap.Leaves) -> dict[str, Any]:
         zlib.crc32(np.array([tree, *path], dtype=np.int64).tobytes())
         for tree, path in leaves.paths()
     ]
-    out: dict[str, Any] = {
-        name: [] for name in ("values", "priors", "tokens", "terminal", "failed")
-    }
+    beside = ("token_log_probs", "child_scores")
+    names = ("values", "priors", "tokens", *beside, "terminal", "failed")
+    out: dict[str, Any] = {name: [] for name in names}
     for key in keys:
         rng = np.random.default_rng(key)
         width = int(rng.integers(1, 5))
         out["values"].append(float(rng.normal()))
         out["priors"].append(rng.dirichlet(np.ones(width)))
         out["tokens"].append([rng.integers(100, size=rng.integers(4)) for _ in range(width)])
+        out["token_log_probs"].append([-span / 7 for span in out["tokens"][-1]])
+        out["child_scores"].append([span / 3 for span in out["tokens"][-1]])
         out["terminal"].append(bool(rng.random() < 0.05))
         out["failed"].append(bool(rng.random() < 0.02))
     return out
 
 
 def state(search: ap.Search) -> dict[str, bytes]:
-    """Every number of every node, and the tokens."""
+    """Every number of every node, the tokens and what lies beside them."""
     nodes = search.nodes()
     found = {name: np.asarray(column).tobytes() for name, column in vars(nodes).items()}
     found["tokens"], found["spans"] = (part.tobytes() for part in search.tokens())
+    found["log_probs"] = search.log_probs().tobytes()
+    found["scores"] = search.child_scores()[0].tobytes()
     found["simulations"] = search.simulations.tobytes()
     return found
 

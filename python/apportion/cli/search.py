@@ -15,6 +15,7 @@ from apportion.cli.progress import Progress
 from apportion.errors import EvaluatorError, ExtraMissingError, FileFormatError, OptionError
 from apportion.evaluators import Model, StepEvaluator
 from apportion.evaluators.problems import EXAMPLE, INSTRUCTION, read_problems, verifier
+from apportion.evaluators.table import Table, step_rows
 from apportion.io.step_labels import check_ending, write_steps
 from apportion.report.page import replace_file
 from apportion.search import Search
@@ -68,10 +69,11 @@ def run(args: argparse.Namespace) -> None:
             lost = error
         finally:
             search.close()
+    table = Table(search)
     rows = [
         {"name": problem.name, "question": problem.question, "tree": tree, **row}
         for tree, problem in enumerate(problems)
-        for row in steps.steps(search, tree)
+        for row in step_rows(steps.states, table, tree)
     ]
     if rows:
         write_steps(args.output, rows, meta)

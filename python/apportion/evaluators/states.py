@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from apportion.errors import EvaluatorError
 from apportion.evaluators.requests import Request, Step
@@ -16,6 +16,26 @@ END = 256
 def span(step: Step) -> tuple[int, ...]:
     """A step's tokens as a search is told them; its bytes where it has none."""
     return step.tokens or (*step.text.encode(), *([END] if step.done else []))
+
+
+def span_log_probs(step: Step) -> tuple[float, ...]:
+    """Log-probs of `span(step)`, empty where unknown; of bytes the first carries them all."""
+    if step.tokens or not step.log_probs:
+        return step.log_probs
+    return (math.fsum(step.log_probs), *[0.0] * (len(span(step)) - 1))
+
+
+def check(steps: Sequence[Step]) -> None:
+    """Refuse log-probs that a search could not take."""
+    for step in steps:
+        count = len(step.log_probs)
+        if step.tokens and count not in (0, len(step.tokens)):
+            raise EvaluatorError(f"model: got {count} log-probs of {len(step.tokens)} tokens")
+        for log_prob in step.log_probs:
+            if not -math.inf < log_prob <= 0:
+                raise EvaluatorError(f"model: got log-prob {log_prob}, expected at most 0")
+        if step.log_probs and not span(step):
+            raise EvaluatorError("model: got log-probs of a step without text or end")
 
 
 @dataclass
@@ -43,6 +63,12 @@ class State:
     def tokens(self) -> tuple[int, ...]:
         """Tokens of the answer so far, as a search is told them."""
         return tuple(token for step in self.steps for token in span(step))
+
+
+def after(above: State, tokens: tuple[int, ...], read: Callable[[tuple[int, ...]], Step]) -> Step:
+    """Tokens after a state as a step, its text being what it adds to that of the state."""
+    whole = read((*above.tokens, *tokens)).text
+    return replace(read(tokens), text=whole[len(above.text) :])
 
 
 @dataclass(eq=False)

@@ -17,8 +17,17 @@ import numpy as np
 from apportion.errors import EvaluatorError, InputError, OptionError
 from apportion.evaluators.loop import run_batches
 from apportion.evaluators.requests import PRIORS, Answer, Model, Request, Step, priors, seeds
-from apportion.evaluators.states import END, Found, State, distinct, span
-from apportion.evaluators.table import states_of, step_rows
+from apportion.evaluators.states import (
+    END,
+    Found,
+    State,
+    after,
+    check,
+    distinct,
+    span,
+    span_log_probs,
+)
+from apportion.evaluators.table import Table, states_of, step_rows
 from apportion.search import KINDS, Leaves, Search
 
 
@@ -134,6 +143,7 @@ class StepEvaluator:
             "priors": [priors(steps, self.prior) for steps in children],
             "terminal": [one.state.terminal for one in found],
             "tokens": [[span(step) for step in steps] for steps in children],
+            "token_log_probs": [[span_log_probs(step) for step in steps] for steps in children],
             "rollouts": [one.scores for one in found],
             "rollout_tokens": [[span(step) for step in steps] for steps in rollouts],
         }
@@ -141,6 +151,7 @@ class StepEvaluator:
             told["rollout_log_probs"] = [[step.log_probs for step in steps] for steps in rollouts]
         if self.child_scores:
             told["child_values"] = [[state.value for state in one.children] for one in found]
+            told["child_scores"] = [[state.scores for state in one.children] for one in found]
             told["child_terminal"] = [[state.terminal for state in one.children] for one in found]
         return told
 
@@ -197,12 +208,14 @@ class StepEvaluator:
 
     def _new(self, tree: int, parent: int, action: int, tokens: tuple[int, ...]) -> State:
         """The state of a node that was not seen yet, a child or cut out of a rollout."""
+        if parent < 0:
+            return State()
         above = self.states.get((tree, parent))
-        if above is not None and action < len(above.children):
-            state = above.children[action]
-            if state.tokens == tokens:
-                return replace(state)
-        return State((self.step_of(tokens),)) if parent >= 0 else State()
+        if above is None:
+            return State((self.step_of(tokens),))
+        if action < len(above.children) and above.children[action].tokens == tokens:
+            return replace(above.children[action])
+        return State((*above.steps, after(above, tokens[len(above.tokens) :], self.step_of)))
 
     def step_of(self, tokens: tuple[int, ...]) -> Step:
         """Tokens that a search was told, as a step."""
@@ -239,7 +252,7 @@ class StepEvaluator:
         prompt = self.prompts[tree]
         name = prompt if self.names is None else self.names[tree]
         # What was sampled here before is not sampled again.
-        before = len(state.children if kind == "expand" else state.rollouts)
+        before = len(state.children if kind == "expand" else state.scores)
         keys = seeds(self.seed, name, (*state.tokens, -before), kind, count)
         return Request(kind, prompt, state.steps, count, keys, max_tokens=length)
 
@@ -249,6 +262,7 @@ class StepEvaluator:
         for request, answer in told:
             if answer.error is not None:
                 raise answer.error
+            check(answer.steps)
             if request.kind == "expand":
                 known = [child.steps[-1] for child in state.children]
                 new = distinct(answer.steps, known)
@@ -286,19 +300,19 @@ class StepEvaluator:
     def steps(self, search: Search, tree: int) -> list[dict[str, Any]]:
         """The evaluated nodes of a tree, a parent before its children, one dictionary each.
 
-        `text`, `tokens` and `log_prob` are those of the step into the node. `scores` are
+        `text`, `tokens` and `log_prob` are those of the step into the node; the search
+        keeps log-probs in float32. `scores` are
         those of its own rollouts, or of the answer where that ends here; `soft` is their
         mean, which is the Monte Carlo value, `hard` whether any is above 0 (the two
         estimates of Math-Shepherd, eq. 3 and 4). `q` is the search's mean over the subtree.
         """
-        return step_rows(self.states, search, tree)
+        return step_rows(self.states, Table(search), tree)
 
     def restore(self, search: Search) -> None:
         """Take over what a search was told before, so that it goes on as it would have.
 
-        For a search of `Search.resume` and an evaluator with the same options. Of a rollout
-        that the search has branched, what follows the branch counts as one from there.
-        Of children that `child_scores` has evaluated the value is known, not the scores.
+        For a search of `Search.resume` and an evaluator with the same options.
         """
+        table, valued = Table(search), self.child_scores and not self.rollouts
         for tree in range(len(self.prompts)):
-            self.states.update(states_of(search, tree, self.step_of))
+            self.states.update(states_of(table, tree, self.step_of, valued))

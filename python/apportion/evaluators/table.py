@@ -6,23 +6,69 @@ Depends on `states`, `search` and NumPy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from apportion.evaluators.requests import Step
-from apportion.evaluators.states import State
+from apportion.evaluators.states import State, after
 from apportion.search import Search
+from apportion.search.rows import CUT
 
 Places = tuple[int, int]
 
 
-def step_rows(states: Mapping[Places, State], search: Search, tree: int) -> list[dict[str, Any]]:
+class Table:
+    """What a search was told of all its nodes, read once."""
+
+    def __init__(self, search: Search) -> None:
+        """Reads it."""
+        self.nodes, self.rollouts = search.nodes(), search.rollouts()
+        self._tokens, self._starts = search.tokens()
+        self._log_probs = search.log_probs()
+        self._scores, self._score_starts = search.child_scores()
+
+    def tokens(self, row: int) -> tuple[int, ...]:
+        """Tokens of the edge into a node."""
+        return tuple(self._tokens[self._starts[row] : self._starts[row + 1]].tolist())
+
+    def log_probs(self, row: int) -> tuple[float, ...]:
+        """Log-probs of those tokens; empty where they were not told."""
+        found = self._log_probs[self._starts[row] : self._starts[row + 1]]
+        return () if np.isnan(found).any() else tuple(found.tolist())
+
+    def scores(self, row: int) -> tuple[float, ...]:
+        """Scores told with a node when it was proposed."""
+        return tuple(self._scores[self._score_starts[row] : self._score_starts[row + 1]].tolist())
+
+    def rollouts_of(self, tree: int) -> Iterator[tuple[int, tuple[int, ...], float]]:
+        """Node, tokens and reward of each rollout that was told of a tree.
+
+        What is left of a rollout that the search has cut is not: it is a later record, below
+        a child of the node that the whole began at.
+        """
+        whole, first = self.rollouts, int(self.nodes.offsets[tree])
+        left: list[tuple[int, tuple[int, ...]]] = []  # nodes and tokens of rollouts cut so far
+        for i in range(*whole.offsets[tree : tree + 2].tolist()):
+            bounds = whole.token_offsets[i : i + 2]
+            node, tokens = int(whole.node[i]), tuple(whole.tokens[slice(*bounds)].tolist())
+            row = first + node
+            passing = (int(self.nodes.parent[row]), (*self.tokens(row), *tokens))
+            if whole.mark[i] == CUT:
+                left.append((node, tokens))
+            if passing in left:
+                left.remove(passing)
+            else:
+                yield node, tokens, float(whole.reward[i])
+
+
+def step_rows(states: Mapping[Places, State], table: Table, tree: int) -> list[dict[str, Any]]:
     """See `StepEvaluator.steps`."""
-    table = search.nodes()
-    first, last = table.offsets[tree : tree + 2].tolist()
-    parents = table.parent[first:last].tolist()
+    nodes = table.nodes
+    first, last = nodes.offsets[tree : tree + 2].tolist()
+    parents = nodes.parent[first:last].tolist()
     actions = _actions(parents)
     rows = []
     for node, (parent, action) in enumerate(zip(parents, actions, strict=True)):
@@ -34,19 +80,20 @@ def step_rows(states: Mapping[Places, State], search: Search, tree: int) -> list
             continue
         row = first + node
         step = state.steps[-1] if state.steps else Step("")
+        log_probs = table.log_probs(row)
         scores = (state.value,) if state.terminal else state.scores
         rows.append(
             {
                 "node": node,
                 "parent": parent,
-                "depth": int(table.depth[row]),
+                "depth": int(nodes.depth[row]),
                 # A step cut out of a rollout is kept with all that is before it.
                 "text": state.text.removeprefix(above.text),
                 "tokens": list(step.tokens[len(above.tokens) - len(state.tokens) :]),
-                "log_prob": math.fsum(step.log_probs) if step.log_probs else None,
-                "prior": float(table.prior[row]),
-                "visits": int(table.visits[row]),
-                "q": float(table.value[row]),
+                "log_prob": math.fsum(log_probs) if log_probs else None,
+                "prior": float(nodes.prior[row]),
+                "visits": int(nodes.visits[row]),
+                "q": float(nodes.value[row]),
                 "value": state.value,
                 "terminal": state.terminal,
                 "scores": list(scores),
@@ -58,39 +105,38 @@ def step_rows(states: Mapping[Places, State], search: Search, tree: int) -> list
 
 
 def states_of(
-    search: Search, tree: int, read: Callable[[tuple[int, ...]], Step]
+    table: Table, tree: int, read: Callable[[tuple[int, ...]], Step], valued: bool
 ) -> dict[Places, State]:
-    """States of the evaluated nodes of a tree, from what the search was told.
+    """States of the answered nodes of a tree, from what the search was told.
 
-    `read` makes a step of tokens. Log-probs are not among what a search is told.
+    `read` makes a step of tokens. `valued`: all children came with a value.
     """
-    table, (flat, starts) = search.nodes(), search.tokens()
-    first, last = table.offsets[tree : tree + 2].tolist()
-    parents = table.parent[first:last].tolist()
+    nodes = table.nodes
+    first, last = nodes.offsets[tree : tree + 2].tolist()
     states: list[State] = []
-    for node, parent in enumerate(parents):
-        row = first + node
-        tokens = tuple(flat[starts[row] : starts[row + 1]].tolist())
-        steps = () if parent < 0 else (*states[parent].steps, read(tokens))
-        states.append(State(steps, terminal=bool(table.terminal[row])))
-        if parent >= 0:
-            states[parent].children += (states[node],)
-    rollouts = search.rollouts()
-    for i in range(*rollouts.offsets[tree : tree + 2].tolist()):
-        state = states[rollouts.node[i]]
-        start, end = rollouts.token_offsets[i : i + 2].tolist()
-        state.rollouts += (read(tuple(rollouts.tokens[start:end].tolist())),)
-        state.scores += (float(rollouts.reward[i]),)
-    evaluated = [
-        node
-        for node, state in enumerate(states)
-        if table.visits[first + node] or state.children or state.scores
-    ]
-    for node in evaluated:
-        scores = states[node].scores
-        raw = float(table.raw_value[first + node])
-        states[node].value = float(np.mean(scores)) if scores else raw
-    return {(tree, node): states[node] for node in evaluated}
+    for row in range(first, last):
+        state = State(terminal=bool(nodes.terminal[row]), scores=table.scores(row))
+        if nodes.parent[row] >= 0:
+            above = states[nodes.parent[row]]
+            step = after(above, table.tokens(row), read)
+            if step.tokens:
+                step = replace(step, log_probs=table.log_probs(row))
+            state.steps = (*above.steps, step)
+            above.children += (state,)
+        states.append(state)
+    for node, tokens, reward in table.rollouts_of(tree):
+        states[node].rollouts += (after(states[node], tokens, read),)
+        states[node].scores += (reward,)
+    answered = {}
+    for node, (row, state) in enumerate(zip(range(first, last), states, strict=True)):
+        told = bool(nodes.visits[row] or state.children or state.rollouts)
+        if state.scores:
+            state.value = float(np.mean(state.scores))
+        elif told or state.terminal or valued:
+            state.value = float(nodes.raw_value[row])
+        if told:
+            answered[tree, node] = state
+    return answered
 
 
 def _actions(parents: list[int]) -> list[int]:

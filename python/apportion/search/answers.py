@@ -35,6 +35,13 @@ def encode(count: int, children: Any, given: dict[str, Any]) -> tuple[Array, dic
         got, *columns["tokens"] = token_rows("tokens", given["tokens"])
         counts = _agreed("tokens", counts, got)
         columns["tokens"] = tuple(columns["tokens"])
+    elif given["token_log_probs"] is not None:
+        raise InputError("token_log_probs: got log-probs without `tokens`")
+    for name in ("token_log_probs", "child_scores"):
+        if given[name] is not None:
+            got, *columns[name] = number_rows(name, given[name])
+            counts = _agreed(name, counts, got)
+            columns[name] = tuple(columns[name])
     if given["rollouts"] is not None:
         columns["rollouts"], columns["rollout_rewards"] = rows("rollouts", given["rollouts"])
         if given["rollout_tokens"] is not None:
@@ -105,12 +112,23 @@ def token_rows(name: str, values: Any) -> tuple[Array, Array, Array]:
     return counts, flat, np.array([len(span) for span in spans], dtype=np.int64)
 
 
+def number_rows(name: str, values: Any) -> tuple[Array, Array, Array]:
+    """As `token_rows`, of numbers."""
+    counts = np.array([len(leaf) for leaf in values], dtype=np.int64)
+    spans = [
+        vector(f"{name}[{i}][{j}]", span)
+        for i, leaf in enumerate(values)
+        for j, span in enumerate(leaf)
+    ]
+    flat = np.concatenate(spans) if spans else np.zeros(0)
+    return counts, flat, np.array([len(span) for span in spans], dtype=np.int64)
+
+
 def _log_probs(values: Any, lengths: Array) -> Array:
     """Log-probs of all tokens of rollouts, one after the other."""
-    spans = [vector("rollout_log_probs", span) for leaf in values for span in leaf]
-    got = np.array([len(span) for span in spans], dtype=np.int64)
+    _, flat, got = number_rows("rollout_log_probs", values)
     _agreed("rollout_log_probs", lengths, got)
-    return np.concatenate(spans) if spans else np.zeros(0)
+    return flat
 
 
 def _counts(count: int, children: Any) -> Array:

@@ -124,7 +124,8 @@ class SearchRollouts:
     Tree `t` has rows `offsets[t]` to `offsets[t + 1]`. `node` is where a rollout began,
     `reward` what it earned, `mark` a rule's own number (how often a pool searched it;
     2**32 - 1 where a branching rule cut it in two). Its tokens are
-    `tokens[token_offsets[i]:token_offsets[i + 1]]`.
+    `tokens[token_offsets[i]:token_offsets[i + 1]]`, with a float32 log-prob each in
+    `log_probs`, NaN where none was told.
     """
 
     offsets: Array
@@ -133,3 +134,4 @@ class SearchRollouts:
     mark: Array
     tokens: Array
     token_offsets: Array
+    log_probs: Array

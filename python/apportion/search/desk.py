@@ -84,6 +84,8 @@ class Desk:
         rewards: Any = None,
         terminal: Any = None,
         tokens: Any = None,
+        token_log_probs: Any = None,
+        child_scores: Any = None,
         keys: Any = None,
         child_values: Any = None,
         child_terminal: Any = None,
@@ -109,6 +111,10 @@ class Desk:
             rewards: `(n,)` rewards of the edges into the leaves; default 0.
             terminal: `(n,)` whether leaves are ends, whose value is exact.
             tokens: for each leaf, for each child, the tokens of its edge.
+            token_log_probs: as `tokens`, each token's log-prob; an empty row for an edge
+                where they are not known.
+            child_scores: for each leaf, for each child, the scores that its value is made
+                of. They are kept for `Search.child_scores`, and change nothing.
             keys: rows of integers that name children's states; see `merge`.
             child_values: rows of children's values, where they are known already.
             child_terminal: rows, true for children that are ends worth `child_values`.
@@ -131,6 +137,8 @@ class Desk:
             "rewards": rewards,
             "terminal": terminal,
             "tokens": tokens,
+            "token_log_probs": token_log_probs,
+            "child_scores": child_scores,
             "keys": keys,
             "child_values": child_values,
             "child_terminal": child_terminal,

@@ -33,6 +33,8 @@ CALLS = ("select", "expand", "fail", "cancel")
 
 FORMAT = "apportion-search"
 VERSION = 1
+SNAPSHOT_VERSION = 2
+"""Changes with what the core holds in memory; a log outlives that."""
 EVENTS = "events.log"
 MAGIC_BYTES = 8
 """Bytes with which a log begins, before its first record."""
@@ -112,7 +114,7 @@ class SearchLog:
         state = search._forest.save()
         self._snapshot_at = self._log.size() + max(SNAPSHOT_BYTES, len(state))
         timeline = search._timeline.state()
-        record = [FORMAT, VERSION, self._events, self._log.chain().to_bytes(8, "little")]
+        record = [FORMAT, SNAPSHOT_VERSION, self._events, self._log.chain().to_bytes(8, "little")]
         try:
             self._log.sync()  # a snapshot must not tell of calls that the log has not
             path = self._folder / f"snapshot-{self._events:015d}.bin"
@@ -224,7 +226,7 @@ def _content(snapshot: Path) -> tuple[int, int, Any, bytes]:
     record = _core.read_snapshot(str(snapshot))
     kinds = (str, int, int, bytes, tuple, bytes)
     whole = isinstance(record, tuple) and tuple(map(type, record)) == kinds
-    if not whole or record[:2] != (FORMAT, VERSION):
+    if not whole or record[:2] != (FORMAT, SNAPSHOT_VERSION):
         raise FileFormatError(f"{snapshot}: is no snapshot of this version")
     return record[2], int.from_bytes(record[3], "little"), record[4], record[5]
 

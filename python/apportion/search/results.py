@@ -27,6 +27,15 @@ class Results:
         offsets, in the order of `nodes()`."""
         return self._forest.tokens()
 
+    def log_probs(self) -> Array:
+        """`(tokens,)` float32 log-prob of each token of `tokens()`, NaN where none was told."""
+        return self._forest.log_probs()
+
+    def child_scores(self) -> tuple[Array, Array]:
+        """Scores that were told with each node when its parent was answered, one after the
+        other, and `(nodes + 1,)` offsets, in the order of `nodes()`."""
+        return self._forest.child_scores()
+
     def rollouts(self) -> SearchRollouts:
         """Every rollout."""
         return SearchRollouts(**self._forest.rollouts())
