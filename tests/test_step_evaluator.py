@@ -32,6 +32,9 @@ VALUES_OF_CHILDREN = (
 )
 
 
+RESUMED = ("puct", "omegaprm", "tree_ps_rag", "prorag", "early_rejection", "treerl", "tree_grpo")
+
+
 class Writer:
     """Letters from a to d, up to five; each costs log-probs. With tokens or without."""
 
@@ -118,7 +121,7 @@ def test_every_rule(rule: str, model: Any) -> None:
     assert run() == run()
 
 
-@pytest.mark.parametrize("rule", ["puct", "omegaprm", "tree_ps_rag", "prorag", "beam", "treerl"])
+@pytest.mark.parametrize("rule", RESUMED)
 @pytest.mark.parametrize("model", [Reader, lambda: Writer(tokens=False), Unnumbered])
 def test_a_resumed_search_goes_on_as_it_would_have(rule: str, model: Any, tmp_path: Path) -> None:
     """After any number of batches, and it asks the model nothing twice."""

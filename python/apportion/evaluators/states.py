@@ -60,6 +60,11 @@ class State:
         return bool(self.steps) and self.steps[-1].done
 
     @property
+    def all_scores(self) -> tuple[float, ...]:
+        """Scores of its rollouts, or of the answer where that ends here."""
+        return (self.value,) if self.terminal else self.scores
+
+    @property
     def tokens(self) -> tuple[int, ...]:
         """Tokens of the answer so far, as a search is told them."""
         return tuple(token for step in self.steps for token in span(step))

@@ -151,7 +151,7 @@ class StepEvaluator:
             told["rollout_log_probs"] = [[step.log_probs for step in steps] for steps in rollouts]
         if self.child_scores:
             told["child_values"] = [[state.value for state in one.children] for one in found]
-            told["child_scores"] = [[state.scores for state in one.children] for one in found]
+            told["child_scores"] = [[state.all_scores for state in one.children] for one in found]
             told["child_terminal"] = [[state.terminal for state in one.children] for one in found]
         return told
 
@@ -192,7 +192,7 @@ class StepEvaluator:
 
     def _ask(self, leaves: Leaves) -> list[Found]:
         """Each leaf's state and what is to be asked about it."""
-        flat, offsets = leaves.tokens()
+        (flat, offsets), edges = leaves.tokens(), leaves.edge_lengths()
         names = ("tree", "node", "parent", "action", "depth", "kind", "want", "length")
         columns = [getattr(leaves, name).tolist() for name in names]
         found = []
@@ -201,21 +201,27 @@ class StepEvaluator:
         ):
             known = self.states.get((tree, node))
             tokens = tuple(flat[offsets[i] : offsets[i + 1]].tolist())
-            state = replace(known) if known else self._new(tree, parent, action, tokens)
+            if known is None:
+                state = self._new(tree, parent, action, tokens, int(edges[i]))
+            else:
+                state = replace(known)
             requests = self._requests(tree, state, KINDS[kind], want, length or None, depth)
             found.append(Found(tree, state, requests))
         return found
 
-    def _new(self, tree: int, parent: int, action: int, tokens: tuple[int, ...]) -> State:
+    def _new(
+        self, tree: int, parent: int, action: int, tokens: tuple[int, ...], edge: int
+    ) -> State:
         """The state of a node that was not seen yet, a child or cut out of a rollout."""
         if parent < 0:
             return State()
+        before = tokens[: len(tokens) - edge]
         above = self.states.get((tree, parent))
         if above is None:
-            return State((self.step_of(tokens),))
+            above = State((self.step_of(before),) if before else ())
         if action < len(above.children) and above.children[action].tokens == tokens:
             return replace(above.children[action])
-        return State((*above.steps, after(above, tokens[len(above.tokens) :], self.step_of)))
+        return State((*above.steps, after(above, tokens[len(before) :], self.step_of)))
 
     def step_of(self, tokens: tuple[int, ...]) -> Step:
         """Tokens that a search was told, as a step."""
@@ -313,6 +319,6 @@ class StepEvaluator:
 
         For a search of `Search.resume` and an evaluator with the same options.
         """
-        table, valued = Table(search), self.child_scores and not self.rollouts
+        table = Table(search)
         for tree in range(len(self.prompts)):
-            self.states.update(states_of(table, tree, self.step_of, valued))
+            self.states.update(states_of(table, tree, self.step_of))

@@ -81,15 +81,14 @@ def step_rows(states: Mapping[Places, State], table: Table, tree: int) -> list[d
         row = first + node
         step = state.steps[-1] if state.steps else Step("")
         log_probs = table.log_probs(row)
-        scores = (state.value,) if state.terminal else state.scores
+        scores = state.all_scores
         rows.append(
             {
                 "node": node,
                 "parent": parent,
                 "depth": int(nodes.depth[row]),
-                # A step cut out of a rollout is kept with all that is before it.
-                "text": state.text.removeprefix(above.text),
-                "tokens": list(step.tokens[len(above.tokens) - len(state.tokens) :]),
+                "text": step.text,
+                "tokens": list(step.tokens),
                 "log_prob": math.fsum(log_probs) if log_probs else None,
                 "prior": float(nodes.prior[row]),
                 "visits": int(nodes.visits[row]),
@@ -105,11 +104,11 @@ def step_rows(states: Mapping[Places, State], table: Table, tree: int) -> list[d
 
 
 def states_of(
-    table: Table, tree: int, read: Callable[[tuple[int, ...]], Step], valued: bool
+    table: Table, tree: int, read: Callable[[tuple[int, ...]], Step]
 ) -> dict[Places, State]:
     """States of the answered nodes of a tree, from what the search was told.
 
-    `read` makes a step of tokens. `valued`: all children came with a value.
+    `read` makes a step of tokens.
     """
     nodes = table.nodes
     first, last = nodes.offsets[tree : tree + 2].tolist()
@@ -129,12 +128,11 @@ def states_of(
         states[node].scores += (reward,)
     answered = {}
     for node, (row, state) in enumerate(zip(range(first, last), states, strict=True)):
-        told = bool(nodes.visits[row] or state.children or state.rollouts)
         if state.scores:
             state.value = float(np.mean(state.scores))
-        elif told or state.terminal or valued:
+        elif nodes.valued[row]:
             state.value = float(nodes.raw_value[row])
-        if told:
+        if nodes.visits[row] or state.children or state.rollouts:
             answered[tree, node] = state
     return answered
 

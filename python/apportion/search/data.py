@@ -75,6 +75,12 @@ class Leaves:
         flat, offsets = self._forest.path_tokens(self.tree, self.node)
         return flat, offsets
 
+    def edge_lengths(self) -> Array:
+        """`(n,)` how many of each node's tokens are those of the edge into it, the last ones."""
+        _, above = self._forest.path_tokens(self.tree, np.maximum(self.parent, 0))
+        lengths: Array = np.diff(self.tokens()[1]) - np.diff(above)
+        return lengths
+
 
 @dataclass(frozen=True, eq=False)
 class Nodes:
