@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import apportion as ap
+from apportion.trees import Ragged, TreeRollouts
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = [
@@ -41,6 +43,25 @@ def searched(roots: int = 2, simulations: int = 12, children: int = 3, seed: int
     return search
 
 
+def with_tokens() -> ap.Search:
+    rng = np.random.default_rng(1)
+
+    def rows(count: int) -> list[list[int]]:
+        return [rng.integers(9, size=rng.integers(4)).tolist() for _ in range(count)]
+
+    search = ap.Search(3, 20_000, num_simulations=10)
+    while leaves := search.select(4):
+        count = len(leaves)
+        search.expand(
+            leaves,
+            children=2,
+            tokens=[rows(2) for _ in range(count)],
+            rollouts=rng.random((count, 2)),
+            rollout_tokens=[rows(2) for _ in range(count)],
+        )
+    return search
+
+
 def some_trees(**changes: Any) -> ap.Trees:
     given: dict[str, Any] = {
         "offsets": np.array([0, 3, 4]),
@@ -55,17 +76,44 @@ def some_trees(**changes: Any) -> ap.Trees:
         "names": ["a", "b"],
         "meta": {"model": "m", "list": [1, None]},
         "timeline": {"seconds": [0.0, 1.5], "answered": [0, 3]},
+        "ragged": {
+            "tokens": Ragged(np.array([7, 2**32 - 1, 0]), np.array([0, 0, 2, 2, 3])),
+            "log_probs": Ragged(
+                np.array([-0.1, np.nan, 0], dtype=np.float32), np.array([0, 0, 2, 2, 3])
+            ),
+        },
+        "rollouts": TreeRollouts(
+            np.array([0, 3, 3]),
+            np.array([2, 0, 2]),
+            {"reward": np.array([1.0, 1 / 3, np.nan]), "cut": np.array([True, False, False])},
+            {"tokens": Ragged(np.array([5, 6, 7]), np.array([0, 2, 2, 3]))},
+        ),
     }
     return ap.Trees(**(given | changes))
 
 
-def assert_same(a: ap.Trees, b: ap.Trees) -> None:
-    np.testing.assert_array_equal(a.offsets, b.offsets)
-    np.testing.assert_array_equal(a.parent, b.parent)
-    assert set(a.columns) == set(b.columns)
+def assert_equal(a: np.ndarray, b: np.ndarray) -> None:
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(a, b)
+
+
+def assert_same_columns(a: ap.Trees | TreeRollouts, b: ap.Trees | TreeRollouts) -> None:
+    assert_equal(a.offsets, b.offsets)
+    assert set(a.columns) == set(b.columns) and set(a.ragged) == set(b.ragged)
     for name, column in a.columns.items():
-        assert column.dtype == b.columns[name].dtype
-        np.testing.assert_array_equal(column, b.columns[name])
+        assert_equal(column, b.columns[name])
+    for name, rows in a.ragged.items():
+        assert_equal(rows.flat, b.ragged[name].flat)
+        assert_equal(rows.offsets, b.ragged[name].offsets)
+
+
+def assert_same(a: ap.Trees, b: ap.Trees) -> None:
+    assert_same_columns(a, b)
+    np.testing.assert_array_equal(a.parent, b.parent)
+    assert (a.rollouts is None) == (b.rollouts is None)
+    if a.rollouts is not None and b.rollouts is not None:
+        assert_same_columns(a.rollouts, b.rollouts)
+        assert_equal(a.rollouts.node, b.rollouts.node)
     assert (a.texts is None) == (b.texts is None) and list(a.texts or []) == list(b.texts or [])
     assert a.names == b.names and a.meta == b.meta
     assert {n: list(v) for n, v in a.timeline.items()} == {
@@ -81,8 +129,10 @@ def test_files_give_back_what_was_written(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"trees.{ending}"
     for trees in (
         some_trees(),
-        some_trees(texts=None, names=None, meta={}, timeline={}),
+        some_trees(texts=None, names=None, meta={}, timeline={}, ragged={}, rollouts=None),
+        some_trees().select([1]),
         ap.Trees.from_search(searched(), lambda tree, node: f"{tree}/{node}"),
+        ap.Trees.from_search(with_tokens()),
     ):
         ap.write_trees(path, trees)
         assert_same(trees, ap.read_trees(path))
@@ -136,6 +186,60 @@ def test_a_search_becomes_trees() -> None:
     one = trees.select([1])
     np.testing.assert_array_equal(one.parent, nodes.parent[int(nodes.offsets[1]) :])
     assert one.names == ["y"]
+
+
+def test_tokens_and_rollouts_of_a_search_are_kept() -> None:
+    search = with_tokens()
+    trees, rollouts = ap.Trees.from_search(search), search.rollouts()
+    assert trees.rollouts is not None
+    assert_equal(trees.ragged["tokens"].flat, search.tokens()[0])
+    assert_equal(trees.rollouts.columns["reward"], rollouts.reward)
+    assert_equal(trees.rollouts.ragged["tokens"].flat, rollouts.tokens)
+    two = trees.select([2, 0])
+    assert two.rollouts is not None and len(two.rollouts) == sum(np.diff(rollouts.offsets)[[2, 0]])
+    first = int(rollouts.offsets[2])
+    np.testing.assert_array_equal(
+        two.rollouts.ragged["tokens"].row(1), trees.rollouts.ragged["tokens"].row(first + 1)
+    )
+    np.testing.assert_array_equal(
+        two.ragged["tokens"].row(1), trees.ragged["tokens"].row(int(trees.offsets[2]) + 1)
+    )
+
+
+def test_rows_that_do_not_fit() -> None:
+    rows, rollouts = Ragged(np.arange(3), np.array([0, 1, 1, 3, 3])), some_trees().rollouts
+    assert rollouts is not None
+    for ragged, words in (
+        ({"tokens": Ragged(rows.flat, rows.offsets[:-1])}, r"tokens\.offsets: expected 5"),
+        ({"tokens": Ragged(rows.flat[:2], rows.offsets)}, r"tokens\.offsets: got 3 at the end"),
+        ({"tokens": Ragged(rows.flat, rows.offsets[::-1])}, r"tokens\.offsets: expected 5"),
+        ({"tokens": Ragged(np.array(["x"] * 3), rows.offsets)}, r"tokens\.flat: got <U1"),
+        ({"tokens": [[1], [], [2], []]}, "tokens: got list, expected Ragged"),
+        ({"visits": rows}, "visits: is there twice"),
+    ):
+        with pytest.raises(ap.ApportionError, match=words):
+            some_trees(ragged=ragged)
+    for changes, words in (
+        ({"offsets": np.array([0, 3])}, r"rollouts\.offsets: expected 3"),
+        ({"node": np.array([0, 3, 0])}, r"rollouts\.node\[1\]: got 3, expected 0 to 2"),
+        ({"node": np.array([0])}, r"rollouts\.node: got shape \(1,\), expected \(3,\)"),
+        ({"columns": {"reward": np.zeros(2)}}, r"rollouts\.reward: got shape \(2,\)"),
+    ):
+        with pytest.raises(ap.InputError, match=words):
+            some_trees(rollouts=replace(rollouts, **changes))
+
+
+@pytest.mark.parametrize("ending", ["json", "safetensors"])
+def test_files_of_the_first_version_are_read(tmp_path: Path, ending: str) -> None:
+    trees = some_trees(ragged={}, rollouts=None)
+    path = tmp_path / f"trees.{ending}"
+    ap.write_trees(path, trees)
+    old = path.read_bytes().replace(b'"ragged": {}, ', b"")
+    for quote in (b'"', b'\\"'):
+        old = old.replace(quote + b"version" + quote + b": 2", quote + b"version" + quote + b": 1")
+    assert b"1" in old and old != path.read_bytes()
+    path.write_bytes(old)
+    assert_same(trees, ap.read_trees(path))
 
 
 def test_the_timeline_is_bounded() -> None:

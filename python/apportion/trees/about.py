@@ -8,7 +8,8 @@ from apportion.errors import ApportionError, FileFormatError
 from apportion.trees.trees import Trees
 
 MARK = "apportion-trees"
-VERSION = 1
+VERSION = 2
+"""Version 1 had no tokens and no rollouts; it is read as well."""
 
 Json = Any
 
@@ -28,9 +29,9 @@ def restored(place: str, said: Json, **columns: Any) -> Trees:
     """Trees from columns and what the file says of the whole."""
     if not isinstance(said, dict) or said.get("format") != MARK:
         raise FileFormatError(f"{place}: is no file of trees: it does not say {MARK!r}")
-    if said.get("version") != VERSION:
+    if said.get("version") not in (1, VERSION):
         got = said.get("version")
-        raise FileFormatError(f"{place}: version {got!r} of the format, expected {VERSION}")
+        raise FileFormatError(f"{place}: version {got!r} of the format, expected 1 or {VERSION}")
     names = said.get("names")
     if names is not None and not (
         isinstance(names, list) and all(isinstance(name, str) for name in names)

@@ -1,6 +1,7 @@
-"""Trees as they are kept: parents, numbers and texts, one row a node. NumPy and `errors` alone.
+"""Trees as they are kept: parents, numbers, tokens and texts, one row a node.
 
-Pictures are made of these; `Trees`, which can also show itself, is in `trees`.
+Pictures are made of these; `Trees`, which can also show itself, is in `trees`. Depends on
+`ragged` and `errors`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from apportion.arrays import Array, floats, integers, to_numpy
-from apportion.errors import DtypeError, InputError
+from apportion.arrays import Array, floats, integers
+from apportion.errors import InputError
+from apportion.trees.ragged import Ragged, TreeRollouts, column, ragged, spans
 
 Self = TypeVar("Self", bound="TreeColumns")
 
@@ -28,14 +30,22 @@ class TreeColumns:
     names: Sequence[str] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     timeline: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    ragged: Mapping[str, Ragged] = field(default_factory=dict)
+    rollouts: TreeRollouts | None = None
 
     def __post_init__(self) -> None:
         """Checks the columns and makes them arrays."""
         object.__setattr__(self, "offsets", _offsets(self.offsets))
         object.__setattr__(self, "parent", _parents(self.parent, self.offsets))
         count = len(self.parent)
-        columns = {name: _column(name, of, count) for name, of in self.columns.items()}
+        columns = {name: column(name, of, count) for name, of in self.columns.items()}
         object.__setattr__(self, "columns", columns)
+        rows = {name: ragged(name, of, count) for name, of in self.ragged.items()}
+        object.__setattr__(self, "ragged", rows)
+        if self.rollouts is not None:
+            object.__setattr__(self, "rollouts", self.rollouts.checked(self.offsets))
+        for name in {*columns} & {*rows, *([] if self.rollouts is None else ["rollouts"])}:
+            raise InputError(f"{name}: is there twice, as a column and as rows")
         timeline = {name: floats(f"timeline.{name}", of) for name, of in self.timeline.items()}
         if len({of.shape for of in timeline.values()}) > 1 or (
             timeline and "seconds" not in timeline
@@ -91,15 +101,16 @@ class TreeColumns:
             if not 0 <= tree < len(self):
                 message = f"trees[{index}]: got {tree}, expected a number from 0 to {len(self) - 1}"
                 raise InputError(message)
-        spans = [(int(self.offsets[t]), int(self.offsets[t + 1])) for t in trees]
-        rows = np.concatenate([np.arange(*span) for span in spans] or [np.zeros(0, np.int64)])
+        rows, offsets = spans(self.offsets, trees)
         return replace(
             self,
-            offsets=np.cumsum([0, *(end - start for start, end in spans)]),
+            offsets=offsets,
             parent=self.parent[rows],
             columns={name: column[rows] for name, column in self.columns.items()},
             texts=None if self.texts is None else [self.texts[row] for row in rows.tolist()],
             names=None if self.names is None else [self.names[t] for t in trees],
+            ragged={name: of.take(rows) for name, of in self.ragged.items()},
+            rollouts=None if self.rollouts is None else self.rollouts.select(trees),
         )
 
 
@@ -127,12 +138,3 @@ def _parents(values: Any, offsets: Array) -> Array:
         expected = "-1 at a root" if local[row] == 0 else f"an earlier node, 0 to {local[row] - 1}"
         raise InputError(f"parent[{row}]: got {parent[row]}, expected {expected}")
     return parent
-
-
-def _column(name: str, values: Any, count: int) -> Array:
-    array = to_numpy(name, values)
-    if array.dtype.kind not in "biuf":
-        raise DtypeError(f"{name}: got {array.dtype}, expected numbers or booleans")
-    if array.shape != (count,):
-        raise InputError(f"{name}: got shape {array.shape}, expected ({count},), one a node")
-    return array

@@ -3,13 +3,16 @@
 The format: 8 bytes, the length of a JSON header; the header, which says of each tensor
 its type, shape and place; the tensors' bytes, one after the other. Texts are UTF-8 in
 `text.bytes`, text `i` from `text.offsets[i]` to `text.offsets[i + 1]`, and absent where
-`text.present[i]` is 0.
+`text.present[i]` is 0. Rows of any length are `rows.<name>`, row `i` from
+`row_offsets.<name>[i]` to `row_offsets.<name>[i + 1]`; rollouts have tensors of the same
+names after `rollouts.`.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 from apportion.arrays import Array
 from apportion.errors import FileFormatError
 from apportion.trees.about import described, restored
+from apportion.trees.ragged import Ragged, TreeRollouts
 from apportion.trees.trees import Trees
 
 TYPES = {
@@ -26,14 +30,19 @@ TYPES = {
     "U32": np.dtype("<u4"), "I64": np.dtype("<i8"), "U64": np.dtype("<u8"),
     "F32": np.dtype("<f4"), "F64": np.dtype("<f8"),
 }  # fmt: skip
-COLUMN = "column."  # before the names of columns, so that no name can be in the way
+# Before the names of columns, so that no name can be in the way.
+COLUMN, ROWS, ROW_OFFSETS, ROLLOUTS = "column.", "rows.", "row_offsets.", "rollouts."
 MAX_HEADER = 100_000_000  # as the format's own limit
 
 
 def tensor_bytes(trees: Trees) -> bytes:
     """The file's content."""
     tensors: dict[str, Array] = {"offsets": trees.offsets, "parent": trees.parent}
-    tensors |= {COLUMN + name: of for name, of in trees.columns.items()}
+    tensors |= _named(trees.columns, trees.ragged)
+    if trees.rollouts is not None:
+        of_rollouts = _named(trees.rollouts.columns, trees.rollouts.ragged)
+        of_rollouts |= {"offsets": trees.rollouts.offsets, "node": trees.rollouts.node}
+        tensors |= {ROLLOUTS + name: of for name, of in of_rollouts.items()}
     if trees.texts is not None:
         texts = [(text or "").encode("utf-8", "replace") for text in trees.texts]
         tensors["text.bytes"] = np.frombuffer(b"".join(texts), dtype=np.uint8)
@@ -55,6 +64,14 @@ def tensor_bytes(trees: Trees) -> bytes:
     return b"".join([len(head).to_bytes(8, "little"), head, *parts])
 
 
+def _named(columns: Mapping[str, Array], rows: Mapping[str, Ragged]) -> dict[str, Array]:
+    return {
+        **{COLUMN + name: of for name, of in columns.items()},
+        **{ROWS + name: of.flat for name, of in rows.items()},
+        **{ROW_OFFSETS + name: of.offsets for name, of in rows.items()},
+    }
+
+
 def read_tensors(path: Path) -> Trees:
     """The trees of a safetensors file of ours."""
     raw = path.read_bytes()
@@ -71,15 +88,39 @@ def read_tensors(path: Path) -> Trees:
     for name in ("offsets", "parent"):
         if name not in tensors:
             raise FileFormatError(f"{path}: {name}: is not there")
-    n = len(COLUMN)
     return restored(
         str(path),
         said,
         offsets=tensors["offsets"],
         parent=tensors["parent"],
-        columns={name[n:]: of for name, of in tensors.items() if name.startswith(COLUMN)},
+        columns=_under(tensors, COLUMN),
         texts=_texts(path, tensors) if "text.bytes" in tensors else None,
+        ragged=_ragged(path, tensors),
+        rollouts=_rollouts(path, _under(tensors, ROLLOUTS)),
     )
+
+
+def _under(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """Those whose names begin with a prefix, by what follows."""
+    n = len(prefix)
+    return {name[n:]: of for name, of in tensors.items() if name.startswith(prefix)}
+
+
+def _ragged(path: Path, tensors: Mapping[str, Array]) -> dict[str, Ragged]:
+    flat, offsets = _under(tensors, ROWS), _under(tensors, ROW_OFFSETS)
+    for name in flat.keys() ^ offsets.keys():
+        raise FileFormatError(f"{path}: rows.{name}: expected both the rows and their offsets")
+    return {name: Ragged(of, offsets[name]) for name, of in flat.items()}
+
+
+def _rollouts(path: Path, tensors: Mapping[str, Array]) -> TreeRollouts | None:
+    if not tensors:
+        return None
+    for name in ("offsets", "node"):
+        if name not in tensors:
+            raise FileFormatError(f"{path}: rollouts.{name}: is not there")
+    columns, rows = _under(tensors, COLUMN), _ragged(path, tensors)
+    return TreeRollouts(tensors["offsets"], tensors["node"], columns, rows)
 
 
 def _tensor(place: str, data: memoryview, said: Any) -> Array:

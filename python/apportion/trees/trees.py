@@ -15,10 +15,11 @@ import numpy as np
 from apportion.arrays import Array
 from apportion.errors import DtypeError
 from apportion.report.page import replace_file
-from apportion.search.data import Nodes
+from apportion.search.data import Nodes, SearchRollouts
 from apportion.trees.data import TreeColumns
 from apportion.trees.drawing import dot, svg
 from apportion.trees.page import html
+from apportion.trees.ragged import Ragged, TreeRollouts
 
 Texts = Mapping[tuple[int, int], str] | Callable[[int, int], str | None] | Sequence[str | None]
 
@@ -39,6 +40,12 @@ class Searched(Protocol):
     def nodes(self) -> Nodes:
         """Every node's statistics."""
 
+    def tokens(self) -> tuple[Array, Array]:
+        """Tokens of edges, and their offsets."""
+
+    def rollouts(self) -> SearchRollouts:
+        """Every rollout."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trees(TreeColumns):
@@ -54,6 +61,9 @@ class Trees(TreeColumns):
         names: a name a tree, or `None`.
         meta: anything of the whole that JSON can hold.
         timeline: budget over time: columns of equal length, `seconds` among them.
+        ragged: columns by name of which a row has any length, such as the `tokens` of the
+            edge into each node.
+        rollouts: what was sampled from nodes, with rewards and tokens, or `None`.
 
     Raises:
         InputError: lengths that differ; a tree without nodes; a parent that is no
@@ -68,7 +78,7 @@ class Trees(TreeColumns):
         texts: Texts | None = None,
         names: Sequence[str] | None = None,
     ) -> Trees:
-        """What a search stands at.
+        """What a search stands at, with tokens and rollouts if it was told any.
 
         Args:
             search: the search; nothing is taken from it.
@@ -82,6 +92,7 @@ class Trees(TreeColumns):
         columns = {name: of for name, of in numbers.items() if name not in STRUCTURE}
         for name in UNVISITED:
             columns[name] = np.where(unvisited, np.nan, columns[name])
+        edges = {"tokens": Ragged(*search.tokens())}
         return cls(
             offsets=nodes.offsets,
             parent=nodes.parent,
@@ -89,6 +100,8 @@ class Trees(TreeColumns):
             texts=None if texts is None else _texts(texts, nodes.offsets),
             names=names,
             timeline=search.timeline,
+            ragged={name: of for name, of in edges.items() if len(of.flat)},
+            rollouts=_rollouts(search.rollouts()),
         )
 
     def to_html(self, path: Any = None, *, title: str = "Trees", source: str | None = None) -> Any:
@@ -131,6 +144,14 @@ def _given_or_written(text: str, path: Any) -> str | None:
         return text
     replace_file(path, text.encode("utf-8"))
     return None
+
+
+def _rollouts(found: SearchRollouts) -> TreeRollouts | None:
+    if not len(found.node):
+        return None
+    columns = {"reward": found.reward, "mark": found.mark}
+    rows = {"tokens": Ragged(found.tokens, found.token_offsets)} if len(found.tokens) else {}
+    return TreeRollouts(found.offsets, found.node, columns, rows)
 
 
 def _texts(texts: Texts, offsets: Array) -> Sequence[str | None]:
