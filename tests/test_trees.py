@@ -62,6 +62,22 @@ def with_tokens() -> ap.Search:
     return search
 
 
+def with_log_probs() -> ap.Search:
+    search = ap.Search(1, 50, num_simulations=3)
+    while leaves := search.select(1):
+        search.expand(
+            leaves,
+            tokens=[[[1, 2], [3]]],
+            token_log_probs=[[[-0.5, -0.25], []]],
+            child_values=[[0.5, 1.0]],
+            child_scores=[[[0.0, 1.0], [1.0]]],
+            rollouts=[[1.0]],
+            rollout_tokens=[[[4, 5]]],
+            rollout_log_probs=[[[-1.0, -2.0]]],
+        )
+    return search
+
+
 def some_trees(**changes: Any) -> ap.Trees:
     given: dict[str, Any] = {
         "offsets": np.array([0, 3, 4]),
@@ -133,6 +149,7 @@ def test_files_give_back_what_was_written(tmp_path: Path, ending: str) -> None:
         some_trees().select([1]),
         ap.Trees.from_search(searched(), lambda tree, node: f"{tree}/{node}"),
         ap.Trees.from_search(with_tokens()),
+        ap.Trees.from_search(with_log_probs()),
     ):
         ap.write_trees(path, trees)
         assert_same(trees, ap.read_trees(path))
@@ -204,6 +221,19 @@ def test_tokens_and_rollouts_of_a_search_are_kept() -> None:
     np.testing.assert_array_equal(
         two.ragged["tokens"].row(1), trees.ragged["tokens"].row(int(trees.offsets[2]) + 1)
     )
+
+
+def test_log_probs_and_scores_are_kept_where_they_were_told() -> None:
+    trees = ap.Trees.from_search(with_log_probs())
+    assert trees.rollouts is not None and set(trees.ragged) == {"tokens", "log_probs", "scores"}
+    assert trees.ragged["log_probs"].row(1).tolist() == [-0.5, -0.25]
+    assert np.isnan(trees.ragged["log_probs"].row(2)).all()
+    assert trees.ragged["scores"].row(1).tolist() == [0.0, 1.0]
+    assert trees.rollouts.ragged["log_probs"].row(0).tolist() == [-1.0, -2.0]
+    trees = ap.Trees.from_search(with_tokens())
+    assert trees.rollouts is not None
+    assert set(trees.ragged) == set(trees.rollouts.ragged) == {"tokens"}
+    assert ap.Trees.from_search(searched()).ragged == {}
 
 
 def test_rows_that_do_not_fit() -> None:

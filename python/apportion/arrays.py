@@ -45,6 +45,11 @@ def origin_of(value: Any) -> Origin:
     return Origin(tuple(value.shape), value.device if is_tensor(value) else None)
 
 
+def device_of(*values: Any) -> Any:
+    """The device of the first tensor, `None` where there is none."""
+    return next((value.device for value in values if is_tensor(value)), None)
+
+
 def to_numpy(name: str, value: Any) -> Array:
     """`value` as an array in native byte order, without a copy where that is possible.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from apportion import _core
-from apportion.arrays import Array, floats
+from apportion.arrays import Array, Origin, floats
 from apportion.errors import DtypeError, InputError, OptionError
 from apportion.rollouts import Rollouts
 from apportion.threads import get_num_threads
@@ -83,9 +83,17 @@ class Credit:
         if origin.shape is None and self.rollouts.layout.width is None:
             raise InputError(
                 "to_padded: the rollouts came in ragged, so there is no padded shape; "
-                "use tokens() and the token offsets"
+                "use to_ragged() and the token offsets"
             )
         return origin.restore(self.tokens(name, dtype))
+
+    def to_ragged(self, name: str = "advantages", dtype: Any = None) -> Any:
+        """A part of the result by token, flat, in the kind in which the rollouts came in.
+
+        As `tokens`; a tensor, on their device, where the mask or another part of ragged
+        rollouts or of a tree was one.
+        """
+        return Origin(device=self.rollouts.origin.device).restore(self.tokens(name, dtype))
 
     def _part(self, name: str) -> Leveled:
         found = self.values.get(name) or self.extras.get(name)

@@ -20,6 +20,7 @@ from apportion.arrays import (
     MAX_ROWS,
     Array,
     Origin,
+    device_of,
     floats,
     integers,
     mask_array,
@@ -125,7 +126,8 @@ class Rollouts:
 
         Row `i` holds the flat tokens `token_offsets[i]` to `token_offsets[i + 1]`.
         Token columns and `mask` (default: all ones) are flat; everything else is as
-        in `from_padded`.
+        in `from_padded`. Arrays are NumPy or torch; `Credit.to_ragged` gives back tensors
+        where any of them is one.
         """
         offsets = integers("token_offsets", token_offsets)
         if offsets.ndim != 1 or len(offsets) == 0:
@@ -142,9 +144,8 @@ class Rollouts:
             **step_rows(trajectory_ids, turn_index),
         )
         given = _with_groups(values, group_ids, group_size, rows)
-        origin = origin_of(mask) if mask is not None and hasattr(mask, "device") else Origin()
-        nan = NanPolicy(nan_rewards, nan_values)
-        return cls._build(layout, given, Origin(None, origin.device), nan)
+        origin = Origin(device=device_of(mask, token_offsets, *given.values()))
+        return cls._build(layout, given, origin, NanPolicy(nan_rewards, nan_values))
 
     @classmethod
     def from_tree(
@@ -157,6 +158,8 @@ class Rollouts:
         **values: Any,
     ) -> Rollouts:
         """Trees of which each row is a node, so that a shared prefix is there once.
+
+        Arrays are NumPy or torch, as in `from_ragged`.
 
         A root stands for a prompt: its tokens, if it has any, are the prompt's and get no
         credit, and all chains sampled for the prompt are below it. For trajectories that

@@ -48,3 +48,30 @@ def test_views() -> None:
     ids = torch.tensor([7, 7, 7])
     rollouts = ap.Rollouts.from_padded(MASK, group_ids=ids, outcome_rewards=SCORES)
     np.testing.assert_array_equal(rollouts.groups, [0, 0, 0])
+
+
+def test_trees_and_ragged_rows_come_back_in_kind() -> None:
+    parents, outcomes = [-1, 0, 0], [np.nan, 1.0, 0.0]
+    offsets = [0, 1, 3, 4]
+    want = ap.credit(
+        "spo", ap.Rollouts.from_tree(parents, token_offsets=offsets, outcome_rewards=outcomes)
+    )
+    assert isinstance(want.to_ragged(), np.ndarray)
+    np.testing.assert_array_equal(want.to_ragged(), want.advantages)
+    for given in (
+        {"parents": torch.tensor(parents), "outcome_rewards": outcomes},
+        {"parents": parents, "outcome_rewards": torch.tensor(outcomes)},
+        {"parents": parents, "outcome_rewards": outcomes, "mask": torch.ones(4)},
+    ):
+        rollouts = ap.Rollouts.from_tree(token_offsets=torch.tensor(offsets), **given)
+        credit = ap.credit("spo", rollouts)
+        got = credit.to_ragged(dtype="float64")
+        assert isinstance(got, torch.Tensor) and got.dtype == torch.float64
+        np.testing.assert_array_equal(got.numpy(), want.to_ragged(dtype="float64"))
+        assert isinstance(credit.to_ragged("node_values"), torch.Tensor)
+    flat = ap.Rollouts.from_ragged(offsets, group_size=3, outcome_rewards=SCORES)
+    assert isinstance(ap.credit("grpo", flat).to_ragged(), torch.Tensor)
+    padded = ap.Rollouts.from_padded(torch.ones(2, 3), group_size=2, outcome_rewards=[1.0, 0.0])
+    assert ap.credit("grpo", padded).to_ragged().shape == (6,)
+    with pytest.raises(ap.InputError, match=r"use to_ragged\(\)"):
+        ap.credit("grpo", flat).to_padded()

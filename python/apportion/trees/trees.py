@@ -43,6 +43,12 @@ class Searched(Protocol):
     def tokens(self) -> tuple[Array, Array]:
         """Tokens of edges, and their offsets."""
 
+    def log_probs(self) -> Array:
+        """Log-probs of these tokens."""
+
+    def child_scores(self) -> tuple[Array, Array]:
+        """Scores told with each node, and their offsets."""
+
     def rollouts(self) -> SearchRollouts:
         """Every rollout."""
 
@@ -61,9 +67,9 @@ class Trees(TreeColumns):
         names: a name a tree, or `None`.
         meta: anything of the whole that JSON can hold.
         timeline: budget over time: columns of equal length, `seconds` among them.
-        ragged: columns by name of which a row has any length, such as the `tokens` of the
-            edge into each node.
-        rollouts: what was sampled from nodes, with rewards and tokens, or `None`.
+        ragged: columns by name of which a row has any length: of a search the `tokens` of the
+            edge into each node, their `log_probs`, and the `scores` told with it.
+        rollouts: what was sampled from nodes, with rewards, tokens and log-probs, or `None`.
 
     Raises:
         InputError: lengths that differ; a tree without nodes; a parent that is no
@@ -92,7 +98,12 @@ class Trees(TreeColumns):
         columns = {name: of for name, of in numbers.items() if name not in STRUCTURE}
         for name in UNVISITED:
             columns[name] = np.where(unvisited, np.nan, columns[name])
-        edges = {"tokens": Ragged(*search.tokens())}
+        flat, starts = search.tokens()
+        edges = {
+            "tokens": Ragged(flat, starts),
+            "log_probs": Ragged(search.log_probs(), starts),
+            "scores": Ragged(*search.child_scores()),
+        }
         return cls(
             offsets=nodes.offsets,
             parent=nodes.parent,
@@ -100,7 +111,7 @@ class Trees(TreeColumns):
             texts=None if texts is None else _texts(texts, nodes.offsets),
             names=names,
             timeline=search.timeline,
-            ragged={name: of for name, of in edges.items() if len(of.flat)},
+            ragged=_told(edges),
             rollouts=_rollouts(search.rollouts()),
         )
 
@@ -150,8 +161,16 @@ def _rollouts(found: SearchRollouts) -> TreeRollouts | None:
     if not len(found.node):
         return None
     columns = {"reward": found.reward, "mark": found.mark}
-    rows = {"tokens": Ragged(found.tokens, found.token_offsets)} if len(found.tokens) else {}
-    return TreeRollouts(found.offsets, found.node, columns, rows)
+    rows = {
+        "tokens": Ragged(found.tokens, found.token_offsets),
+        "log_probs": Ragged(found.log_probs, found.token_offsets),
+    }
+    return TreeRollouts(found.offsets, found.node, columns, _told(rows))
+
+
+def _told(rows: dict[str, Ragged]) -> dict[str, Ragged]:
+    """Those in which there is anything; NaN is a log-prob that was not told."""
+    return {name: of for name, of in rows.items() if not np.isnan(of.flat).all()}
 
 
 def _texts(texts: Texts, offsets: Array) -> Sequence[str | None]:
