@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -64,12 +65,28 @@ def short_calls() -> Call:
     return forever
 
 
+def searching() -> Call:
+    """A selection that only visits ends, for minutes, while another thread reads the search."""
+    search = ap.Search(1, 9, num_simulations=4 * 10**9)
+    ends = {"child_values": [[1.0, 0.0]], "child_terminal": [[True, True]]}
+    search.expand(search.select(1), values=[0.0], **ends)
+
+    def read() -> None:
+        while True:
+            assert search.simulations[0] >= 0
+            time.sleep(0.001)
+
+    threading.Thread(target=read, daemon=True).start()
+    return lambda: search.select(1)
+
+
 PREPARE: dict[str, Callable[[], Call]] = {
     "indel": lambda: similar("indel", 600, 4000),
     "difflib": lambda: similar("difflib", 1500, 2000),
     "one long pair": lambda: one_pair(1_000_000),
     "assignment": lambda: assignment(2000),
     "short calls": short_calls,
+    "searching": searching,
 }
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import apportion as ap
 from apportion import matching
+from apportion.errors import InputError
 from interrupted import alike_texts
 from worker_calls import parallel_call
 
@@ -51,7 +53,9 @@ def answers(call: str, mode: str, trials: int) -> list[float]:
 
 
 @posix
-@pytest.mark.parametrize("call", ["indel", "difflib", "one long pair", "assignment", "short calls"])
+@pytest.mark.parametrize(
+    "call", ["indel", "difflib", "one long pair", "assignment", "short calls", "searching"]
+)
 def test_ctrl_c_is_answered(call: str) -> None:
     assert statistics.median(answers(call, "plain", 3)) < ALLOWED
 
@@ -64,6 +68,22 @@ def test_a_handlers_own_exception_passes_through() -> None:
 @posix
 def test_calls_in_other_threads_leave_the_signal_to_the_main_thread() -> None:
     assert statistics.median(answers("short calls", "thread", 1)) < ALLOWED
+
+
+@posix
+def test_a_handler_may_not_call_the_search_that_it_interrupts() -> None:
+    search = ap.Search(1, 9, num_simulations=4 * 10**9)
+    ends = {"child_values": [[1.0, 0.0]], "child_terminal": [[True, True]]}
+    search.expand(search.select(1), values=[0.0], **ends)
+    before = signal.signal(signal.SIGALRM, lambda *_: print(search.simulations))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(InputError, match="from within another call of the same thread"):
+            search.select(1)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert search.simulations[0] > 0
+    assert search.in_flight == 0
 
 
 def test_other_threads_go_on_meanwhile() -> None:

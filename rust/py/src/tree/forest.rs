@@ -1,7 +1,5 @@
 //! The class that a search holds: the core's forest behind a lock.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use apportion_core::error::Error;
 use apportion_core::options::{OptionValue, Value};
 use apportion_core::tree::arena::{ROOT, Tree};
@@ -13,18 +11,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use super::columns::{self, Given, offsets, unsigned};
+use super::lock::Lock;
 use super::{Ints, ints, options};
-use crate::guard::{detached, raise, to_py};
-
-/// Ctrl-C while a thread holds the forest must not leave it locked for ever.
-fn locked<T>(forest: &Mutex<T>) -> MutexGuard<'_, T> {
-    forest.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::guard::{raise, to_py};
 
 /// Many trees under one rule.
 #[pyclass(frozen, module = "apportion._core")]
 pub struct Forest {
-    inner: Mutex<CoreForest>,
+    inner: Lock,
 }
 
 #[pymethods]
@@ -39,7 +33,7 @@ impl Forest {
         let rule = rules::make(rule, &options::settings(given)?).map_err(|e| to_py(py, &e))?;
         let roots = options::read(limits, "num_roots")?;
         let inner = CoreForest::new(roots, rule, options::limits(limits)?);
-        Ok(Self { inner: Mutex::new(inner.map_err(|e| to_py(py, &e))?) })
+        Ok(Self { inner: Lock::new(inner.map_err(|e| to_py(py, &e))?) })
     }
 
     fn select<'py>(
@@ -55,7 +49,7 @@ impl Forest {
             to_py(py, &Error::BadOption { method: "select", option: "order", got, expected })
         })?;
         let leaves =
-            detached(py, threads, |exec| locked(&self.inner).select(batch, per_tree, order, exec))?;
+            self.inner.detached(py, threads, |f, exec| f.select(batch, per_tree, order, exec))?;
         columns::leaves(py, &leaves)
     }
 
@@ -66,7 +60,7 @@ impl Forest {
         trees: PyReadonlyArray1<'py, i64>,
         nodes: PyReadonlyArray1<'py, i64>,
     ) -> PyResult<(Ints<'py>, Ints<'py>)> {
-        let forest = locked(&self.inner);
+        let forest = self.inner.attached(py)?;
         let mut flat = Vec::new();
         let mut lengths = Vec::new();
         for (tree, node) in places(py, &forest, &trees, &nodes)? {
@@ -85,7 +79,7 @@ impl Forest {
         trees: PyReadonlyArray1<'py, i64>,
         nodes: PyReadonlyArray1<'py, i64>,
     ) -> PyResult<(Ints<'py>, Ints<'py>)> {
-        let forest = locked(&self.inner);
+        let forest = self.inner.attached(py)?;
         let mut flat = Vec::new();
         let mut lengths = Vec::new();
         for (tree, node) in places(py, &forest, &trees, &nodes)? {
@@ -111,17 +105,17 @@ impl Forest {
     ) -> PyResult<()> {
         let given = Given::new(&tickets, &children, columns)?;
         let answers = given.view()?;
-        detached(py, 1, |_| locked(&self.inner).expand(&answers, lenient))
+        self.inner.detached(py, 1, |forest, _| forest.expand(&answers, lenient))
     }
 
     fn fail(&self, py: Python<'_>, tickets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
         let tickets = unsigned(&tickets)?;
-        detached(py, 1, |_| locked(&self.inner).fail(&tickets))
+        self.inner.detached(py, 1, |forest, _| forest.fail(&tickets))
     }
 
     fn cancel(&self, py: Python<'_>, tickets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
         let tickets = unsigned(&tickets)?;
-        detached(py, 1, |_| locked(&self.inner).cancel(&tickets))
+        self.inner.detached(py, 1, |forest, _| forest.cancel(&tickets))
     }
 
     /// Which tickets wait for an answer.
@@ -130,67 +124,69 @@ impl Forest {
         py: Python<'py>,
         tickets: PyReadonlyArray1<'py, i64>,
     ) -> PyResult<Bound<'py, PyArray1<bool>>> {
-        let forest = locked(&self.inner);
+        let forest = self.inner.attached(py)?;
         let waits = unsigned(&tickets)?.into_iter().map(|t| forest.is_waiting(t));
         Ok(PyArray1::from_vec(py, waits.collect()))
     }
 
     /// Requests that wait for an answer, as `select` gave them, by ticket.
     fn unanswered<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        columns::leaves(py, &locked(&self.inner).unanswered())
+        columns::leaves(py, &self.inner.attached(py)?.unanswered())
     }
 
     /// Everything that calls have changed, for `load` of a forest made alike.
-    fn save<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let bytes = py.detach(|| locked(&self.inner).save());
-        PyBytes::new(py, &bytes)
+    fn save<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = self.inner.detached(py, 1, |forest, _| Ok(forest.save()))?;
+        Ok(PyBytes::new(py, &bytes))
     }
 
     fn load(&self, py: Python<'_>, state: &[u8]) -> PyResult<()> {
-        let loaded = py.detach(|| locked(&self.inner).load(state));
+        let loaded = self.inner.detached(py, 1, |forest, _| Ok(forest.load(state)))?;
         loaded.map_err(|error| raise(py, "FileFormatError", error.to_string()))
     }
 
-    fn in_flight(&self) -> u64 {
-        locked(&self.inner).in_flight()
+    fn in_flight(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.inner.attached(py)?.in_flight())
     }
 
     /// Simulations finished, tree by tree.
-    fn simulations<'py>(&self, py: Python<'py>) -> Ints<'py> {
-        ints(py, locked(&self.inner).trees().iter().map(|t| t.simulations as i64))
+    fn simulations<'py>(&self, py: Python<'py>) -> PyResult<Ints<'py>> {
+        let forest = self.inner.attached(py)?;
+        Ok(ints(py, forest.trees().iter().map(|t| t.simulations as i64)))
     }
 
     /// Requests handed out, tree by tree.
-    fn requests<'py>(&self, py: Python<'py>) -> Ints<'py> {
-        ints(py, locked(&self.inner).trees().iter().map(|t| t.requests as i64))
+    fn requests<'py>(&self, py: Python<'py>) -> PyResult<Ints<'py>> {
+        let forest = self.inner.attached(py)?;
+        Ok(ints(py, forest.trees().iter().map(|t| t.requests as i64)))
     }
 
     /// Bytes that nodes take, and those of tokens and rollouts.
-    fn bytes(&self) -> (usize, usize) {
-        let forest = locked(&self.inner);
+    fn bytes(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
+        let forest = self.inner.attached(py)?;
         let sizes = forest.trees().iter().map(Tree::bytes);
-        sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1))
+        Ok(sizes.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1)))
     }
 
     /// All nodes, tree after tree, as columns.
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        columns::nodes(py, locked(&self.inner).trees())
+        columns::nodes(py, self.inner.attached(py)?.trees())
     }
 
     /// All rollouts, tree after tree, as columns.
     fn rollouts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        columns::rollouts(py, locked(&self.inner).trees())
+        columns::rollouts(py, self.inner.attached(py)?.trees())
     }
 
     /// Tokens of the edge into each node, tree after tree, and where each begins.
-    fn tokens<'py>(&self, py: Python<'py>) -> (Ints<'py>, Ints<'py>) {
-        let forest = locked(&self.inner);
+    fn tokens<'py>(&self, py: Python<'py>) -> PyResult<(Ints<'py>, Ints<'py>)> {
+        let forest = self.inner.attached(py)?;
         let spans = || {
             let of = |t: &Tree, n: usize| t.tokens.get(n).to_vec();
             forest.trees().iter().flat_map(move |t| (0..t.len()).map(move |n| of(t, n)))
         };
         let offsets = offsets(spans().map(|span| span.len()));
-        (ints(py, spans().flatten().map(i64::from)), PyArray1::from_vec(py, offsets))
+        Ok((ints(py, spans().flatten().map(i64::from)), PyArray1::from_vec(py, offsets)))
     }
 
     /// Log-prob of each of those tokens; NaN where it was not told.
@@ -218,7 +214,7 @@ impl Forest {
         node: u32,
         how: &str,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let forest = locked(&self.inner);
+        let forest = self.inner.attached(py)?;
         let at = one(py, &forest, tree, node)?;
         let values = match how {
             "mean" => at.children().iter().map(|c| at.q(c).unwrap_or(0.0)).collect(),
@@ -237,7 +233,7 @@ impl Forest {
 
     /// Nodes that a tree's search ends with, in the rule's order.
     fn finals<'py>(&self, py: Python<'py>, tree: usize) -> PyResult<Ints<'py>> {
-        let forest = locked(&self.inner);
+        let forest = self.inner.attached(py)?;
         let at = one(py, &forest, tree, ROOT)?;
         Ok(ints(py, forest.rule().finals(at.tree).into_iter().map(i64::from)))
     }
@@ -249,7 +245,7 @@ impl Forest {
 
     /// What a pool's log says of a tree: kind of event, and what it is about.
     fn pool_log<'py>(&self, py: Python<'py>, tree: usize) -> PyResult<(Ints<'py>, Ints<'py>)> {
-        let forest = locked(&self.inner);
+        let forest = self.inner.attached(py)?;
         let at = one(py, &forest, tree, ROOT)?;
         let event = |event| match event {
             Event::Push(rollout, _) => (0, i64::from(rollout)),
@@ -268,7 +264,7 @@ impl Forest {
         &self,
         py: Python<'py>,
     ) -> PyResult<(Ints<'py>, Vec<Bound<'py, PyArray1<f64>>>)> {
-        let forest = locked(&self.inner);
+        let forest = self.inner.attached(py)?;
         let roots = (0..forest.trees().len()).map(|i| forest.at(i, ROOT));
         let actions = ints(py, roots.clone().map(|at| i64::from(forest.rule().action(&at))));
         let shares = roots.map(|at| PyArray1::from_vec(py, forest.rule().policy(&at))).collect();

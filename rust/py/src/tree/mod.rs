@@ -2,6 +2,7 @@
 
 mod columns;
 mod forest;
+mod lock;
 mod options;
 mod rules;
 

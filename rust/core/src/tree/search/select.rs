@@ -13,6 +13,8 @@ use crate::tree::step::Step;
 
 /// Requests that a thread's job looks for at least: some 100 us of work.
 const REQUESTS_A_JOB: usize = 256;
+/// Visits without a request after which a tree looks whether to stop: a millisecond of work.
+const VISITS_A_CHECK: u32 = 4096;
 
 choice! {
     /// In which order requests are handed out.
@@ -83,6 +85,9 @@ impl Forest {
             let edges = std::mem::take(&mut desk.edges);
             let mut rest = &edges[..];
             let mut step = Step::new(tree, &self.limits, index);
+            if !desk.found.is_empty() {
+                (desk.round_over, desk.done) = (false, false); // as it was when it asked
+            }
             for (ask, count) in std::mem::take(&mut desk.found) {
                 let (descent, later) = rest.split_at(count);
                 rest = later;
@@ -117,11 +122,12 @@ impl Forest {
                 break;
             }
             let found = exec.map(jobs, |job| {
-                Ok(job.into_iter().map(|turn| serve(rule, limits, share, turn)).sum::<usize>())
+                job.into_iter().map(|turn| serve(rule, limits, share, turn, exec)).sum()
             })?;
             served.extend(indices);
             left -= found.iter().sum::<usize>();
         }
+        exec.check()?; // a thread that waited for the others may have been told to stop
         drop(trees);
         if let Some(&last) = served.last() {
             // A tree that the batch's end cut short goes on first.
@@ -174,11 +180,17 @@ impl Desk {
 }
 
 /// Requests of one tree, up to its quota; how many.
-fn serve(rule: &dyn Rule, limits: &Limits, share: usize, turn: Turn<'_>) -> usize {
+fn serve(
+    rule: &dyn Rule,
+    limits: &Limits,
+    share: usize,
+    turn: Turn<'_>,
+    exec: &Exec<'_>,
+) -> Result<usize> {
     let Turn { index, tree, desk, quota } = turn;
     let mut step = Step::new(tree, limits, index);
     loop {
-        ask(rule, &mut step, desk, share, quota);
+        ask(rule, &mut step, desk, (share, quota), exec)?;
         let ends = limits.tell_order == TellOrder::Ticket && desk.round_over;
         if !(ends && desk.found.is_empty() && desk.holds() && desk.is_ready(limits.tell_order)) {
             break;
@@ -189,18 +201,24 @@ fn serve(rule: &dyn Rule, limits: &Limits, share: usize, turn: Turn<'_>) -> usiz
         // Nothing is under way: what did not ask now never will.
         desk.done = true;
     }
-    desk.found.len()
+    Ok(desk.found.len())
 }
 
-fn ask(rule: &dyn Rule, step: &mut Step<'_>, desk: &mut Desk, share: usize, quota: usize) {
-    let limits = step.limits;
+fn ask(
+    rule: &dyn Rule,
+    step: &mut Step<'_>,
+    desk: &mut Desk,
+    (share, quota): (usize, usize),
+    exec: &Exec<'_>,
+) -> Result<()> {
+    let (limits, mut visits) = (step.limits, 0_u32);
     while desk.found.len() < quota && desk.may_ask(limits.tell_order, share) {
         let under_way = u64::from(desk.waiting);
         if !limits.is_open(step.tree)
             || step.tree.simulations + under_way >= limits.simulations.max(1)
         {
             desk.round_over = true;
-            return;
+            return Ok(());
         }
         step.path.clear();
         match rule.next(step) {
@@ -211,18 +229,24 @@ fn ask(rule: &dyn Rule, step: &mut Step<'_>, desk: &mut Desk, share: usize, quot
                 desk.edges.extend_from_slice(descent);
                 (desk.waiting, desk.asked) = (desk.waiting + 1, desk.asked + 1);
             }
-            Next::Visited => {}
+            Next::Visited => {
+                visits += 1;
+                if visits.is_multiple_of(VISITS_A_CHECK) {
+                    exec.check()?;
+                }
+            }
             Next::Wait => {
                 desk.round_over = true;
-                return;
+                return Ok(());
             }
             Next::Done => {
                 (desk.round_over, desk.done) = (true, true);
-                return;
+                return Ok(());
             }
         }
     }
     desk.round_over |= desk.asked as usize >= share;
+    Ok(())
 }
 
 pub(super) fn leaf(tree: &Tree, ticket: u64, index: u32, ask: Ask) -> Leaf {
