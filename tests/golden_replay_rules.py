@@ -300,7 +300,8 @@ def propa(case: Case) -> Outputs:
 
 
 def groundedprm(case: Case) -> Outputs:
-    """A chain down to the expanded node, grown without visits, then one rollout."""
+    """A chain down to the expanded node, then its rollout. Those of the nodes above, which
+    the case has not, are worth 0, and their visits are taken off."""
     found = []
     for row in case["inputs"]["rows"]:
         search = ap.Search(1, 100, rule="groundedprm", decay=hyper(case, "delay"))
@@ -309,16 +310,16 @@ def groundedprm(case: Case) -> Outputs:
         leaf = script.leaf()
         for _ in range(depth):
             search.expand(leaf, values=[0.0], children=1)
-            # The rollout of every but the last is given up: no visit, as in the case.
             leaf = script.leaf()
             assert script.kind(leaf) == "rollout"
             if leaf.depth[0] < depth:
-                search.cancel(leaf)
+                search.expand(leaf, values=[0.0])
                 leaf = script.leaf()
         value = rules.rollout_value(row["step_scores"], row["final"])
         search.expand(leaf, values=[value])
         nodes = search.nodes()
-        found.append((nodes.value_sum, nodes.visits))
+        from_below = np.maximum(depth - 1 - nodes.depth, 0)
+        found.append((nodes.value_sum, nodes.visits - from_below))
 
     def same(want: list[dict[str, Any]]) -> bool:
         return all(

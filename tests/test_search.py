@@ -21,6 +21,7 @@ from apportion.search.data import KINDS
 from property_settings import examples
 
 WIDTH = 3
+EXPAND = KINDS.index("expand")
 
 
 def noise(*keys: Any) -> np.random.Generator:
@@ -185,7 +186,9 @@ def test_wrong_answers_are_named_and_change_nothing(name: str) -> None:
         search.expand(leaves, **given)
     assert search.in_flight == 2 and len(search.nodes().parent) == 2
     search.expand(leaves, **answer(leaves))
-    with pytest.raises(InputError, match=r"tickets\[0\]: got ticket 0, answered or cancelled"):
+    with pytest.raises(
+        InputError, match=r"tickets\[0\]: got ticket 0, answered, failed or cancelled"
+    ):
         search.expand(leaves, **answer(leaves))
     with pytest.raises(InputError, match="unknown ticket 99"):
         search.fail([99])
@@ -242,6 +245,80 @@ def test_a_faulty_evaluator_costs_visits_but_never_counts(rate: float, fault: st
     if rate == 1.0 and fault != "nan":
         with pytest.raises(Exception, match=r"gone|argument|mapping|values"):
             ap.Search(1, 10).run(evaluate)
+
+
+def test_what_is_cancelled_spends_no_requests() -> None:
+    search = ap.Search(1, 10, max_requests=1)
+    for _ in range(3):
+        leaves = search.select(1)
+        assert search.requests.tolist() == [1]
+        search.cancel(leaves)
+        assert search.requests.tolist() == [0]
+    search.run(answer)
+    assert search.requests.tolist() == [1]
+
+
+def test_held_answers_count_for_the_limits() -> None:
+    for limit, column, says in [
+        ({"max_rollouts": 5}, {}, "rollouts[2]: got 6 rollouts of tree 0"),
+        ({"max_tokens": 5}, {"rollout_tokens": [[[1], [2]]]}, "tokens[2]: got 6 tokens of tree 0"),
+    ]:
+        search = ap.Search(1, 100, on_limit="error", **limit)
+        search.expand(search.select(1), values=[0.0], children=4)
+        leaves = search.select(4, per_tree=4)
+        for i in range(2):
+            search.expand(leaves[i], rollouts=[[1.0, 0.0]], **column)
+        with pytest.raises(InputError) as raised:
+            search.expand(leaves[2], rollouts=[[1.0, 0.0]], **column)
+        assert says.replace("[2]", "[0]") in str(raised.value)
+        search.cancel(leaves[2:])
+        assert len(search.rollouts().reward) == 4
+
+
+@pytest.mark.parametrize(
+    ("limit", "held"), [({"max_rollouts": 3}, 3), ({"max_tokens": 9}, 4), ({"max_tokens": 1}, 0)]
+)
+def test_rollouts_beyond_a_limit_are_dropped(limit: dict[str, int], held: int) -> None:
+    search = ap.Search(1, 100, **limit)
+    rewards, log_probs = [[float(i % 2) for i in range(20)]], [[[-1.0] * 2] * 20]
+    leaves = search.select(1)
+    tokens = [[[i, i] for i in range(20)]]
+    search.expand(leaves, rollouts=rewards, rollout_tokens=tokens, rollout_log_probs=log_probs)
+    found = search.rollouts()
+    assert found.reward.tolist() == rewards[0][:held]
+    assert found.tokens.tolist() == [i for i in range(held) for _ in range(2)]
+    assert search.nodes().value.tolist() == [0.5], "the value is that of all"
+    assert not search.select(1)
+
+
+CLOSING = ["alphamath", "rstar_math"]  # they visit an end once
+ENDING = ["puct", "uct", "muzero", "gumbel", "lightzero", "rstar", *CLOSING]
+
+
+@pytest.mark.parametrize("rule", [*ENDING, "prorag", "propa", "rest_mcts", "groundedprm"])
+def test_a_search_stops_at_an_end_told_as_a_child(rule: str) -> None:
+    def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        n = len(leaves)
+        ends = {"child_values": [[1.0, -1.0]] * n, "child_terminal": [[True, True]] * n}
+        return {"values": [0.5] * n, **ends} if leaves.kind[0] == EXPAND else {"values": [0.5] * n}
+
+    search = ap.Search(1, 1000, rule=rule, num_simulations=50, stop_value=1.0)
+    search.run(evaluate, batch_size=1)
+    assert search.simulations[0] < 5
+    search = ap.Search(1, 1000, rule=rule, num_simulations=50, stop_positives=3)
+    search.run(evaluate, batch_size=1)
+    assert search.simulations[0] > 5 or rule in CLOSING, "an end counts once"
+
+
+def test_a_rollout_told_by_its_value_is_an_outcome() -> None:
+    def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        n, seed = len(leaves), int(leaves.ticket[0])
+        grows = leaves.kind[0] == EXPAND
+        return {"values": [(-1.0) ** seed] * n, "children": 3 if grows else 0}
+
+    search = ap.Search(1, 1000, rule="groundedprm", stop_positives=3, stop_negatives=3)
+    search.run(evaluate, batch_size=1)
+    assert search.simulations[0] < 900
 
 
 def test_what_interrupts_an_evaluator_takes_its_leaves_back() -> None:
@@ -351,15 +428,48 @@ def test_an_error_in_arun_is_raised_and_takes_everything_back() -> None:
     assert search.in_flight == 0
 
 
+def test_an_evaluator_that_raises_before_it_waits_leaves_nothing_in_flight() -> None:
+    def evaluate(leaves: ap.Leaves) -> Any:
+        raise RuntimeError("not even asked")
+
+    search = ap.Search(4, 300)
+    with pytest.raises(RuntimeError, match="not even asked"):
+        asyncio.run(search.arun(evaluate, concurrency=2, batch_size=1))
+    assert search.in_flight == 0
+    asyncio.run(search.arun(evaluate, concurrency=2, batch_size=1, on_error="fail"))
+    assert search.in_flight == 0 and search.nodes().failures.tolist() == [3] * 4
+
+
 def test_a_late_answer_is_refused_and_its_leaf_asked_again() -> None:
     search = ap.Search(2, 50, deadline=0.01)
     leaves = search.select(2)
     time.sleep(0.02)
     again = search.select(2)
     assert again.node.tolist() == [0, 0] and search.nodes().failures.tolist() == [1, 1]
-    with pytest.raises(InputError, match="ticket 0, answered or cancelled already"):
+    with pytest.raises(InputError, match="ticket 0, answered, failed or cancelled"):
         search.expand(leaves, **answer(leaves))
     search.expand(again, **answer(again))
+
+
+def test_an_answer_after_the_deadline_is_refused_without_a_select_between() -> None:
+    search = ap.Search(2, 50, deadline=0.01)
+    leaves = search.select(2)
+    time.sleep(0.02)
+    with pytest.raises(InputError, match="ticket 0, answered, failed or cancelled already"):
+        search.expand(leaves, **answer(leaves))
+    assert not search.waiting(leaves).any() and search.nodes().failures.tolist() == [1, 1]
+
+
+def test_run_goes_on_after_late_answers() -> None:
+    def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        time.sleep(0.02 if (leaves.depth > 0).any() else 0)
+        return answer(leaves)
+
+    search = ap.Search(2, 50, deadline=0.01)
+    search.run(evaluate, batch_size=2)
+    conserved(search)
+    assert search.simulations.tolist() == [0, 0]
+    assert search.nodes().failures.tolist() == [0, 3, 3, 3] * 2, "each child was given up"
 
 
 def test_time_runs_out() -> None:

@@ -202,6 +202,36 @@ def test_omegaprm(seed: int) -> None:
         assert got == log
 
 
+def test_omegaprm_may_screen_its_questions() -> None:
+    search = ap.Search(2, 100, rule="omegaprm", rollouts=4, screening=32)
+    leaves = search.select(2)
+    assert leaves.want.tolist() == [32, 32]
+    rewards = [[0.0] * 31 + [1.0], [1.0] * 32]
+    tokens = [[[i, 1, 2, 3] for i in range(32)]] * 2
+    search.expand(leaves, rollouts=rewards, rollout_tokens=tokens)
+    leaves = search.select(2)
+    assert leaves.tree.tolist() == [0] and leaves.want.tolist() == [4]
+
+
+@pytest.mark.parametrize("per_tree", [1, 3])
+def test_propa_counts_a_family_once(per_tree: int) -> None:
+    def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
+        n = len(leaves)
+        if leaves.kind[0] == KINDS.index("rollout"):
+            return {"values": [0.5] * n}
+        ends = [[False, bool(node % 2), False, False] for node in leaves.node]
+        return {"values": [0.5] * n, "child_values": [[0.0] * 4] * n, "child_terminal": ends}
+
+    search = ap.Search(1, 10**4, rule="propa", num_simulations=20)
+    search.run(evaluate, batch_size=1, per_tree=per_tree)
+    assert search.simulations.tolist() == [20]
+    grown = int((search.nodes().children > 0).sum())
+    revisited = 20 - grown
+    assert grown > 5 and revisited >= 0
+    rollouts = search.requests[0] - grown
+    assert rollouts > grown - revisited, "families of three rollouts are among them"
+
+
 def test_treerl_branches_at_the_least_likely_tokens() -> None:
     search = ap.Search(1, 100, rule="treerl", chains=2, tokens=2, branches=3, rounds=1)
     leaves = search.select(8)

@@ -2,12 +2,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use apportion_core::error::Error;
 use apportion_core::exec::Exec;
 use apportion_core::tree::arena::{Keeps, ROOT, Tree};
 use apportion_core::tree::random::Draw;
 use apportion_core::tree::rules::{self, RULES};
-use apportion_core::tree::search::{Answers, Forest, Kind, Leaf, Limits, Order, TokenRows};
+use apportion_core::tree::search::{
+    Answers, Forest, Kind, Leaf, Limits, Order, TellOrder, TokenRows,
+};
 use proptest::prelude::*;
 
 fn limits(simulations: u64) -> Limits {
@@ -158,6 +162,100 @@ fn threads_change_nothing() {
     }
 }
 
+/// What happens to requests before they are answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Nothing,
+    Cancelled,
+    Interrupted,
+    FailedOnce,
+}
+
+/// Asks for up to `share` leaves of each of three trees; leaves by tree.
+fn ask(forest: &mut Forest, share: usize, exec: &Exec<'_>) -> Result<Vec<Leaf>, Error> {
+    let mut leaves = forest.select(3 * share, share, Order::Priority, exec)?;
+    leaves.sort_by_key(|leaf| leaf.tree);
+    Ok(leaves)
+}
+
+/// Trees of a search of which every request meets with its fate before it is answered. Ends
+/// are visited once, so that nothing but requests changes them.
+fn after(fate: Fate, rule: &str, share: usize, tell_order: TellOrder) -> Vec<Tree> {
+    let mut forest = forest(rule, 3, Limits { tell_order, close_terminal: true, ..limits(40) });
+    let mut failed = std::collections::BTreeSet::new();
+    for round in 0.. {
+        if fate == Fate::Interrupted {
+            let stop = AtomicBool::new(false);
+            let poll = || stop.swap(true, Ordering::Relaxed);
+            let stopped = ask(&mut forest, share, &Exec::new(1, Some(&poll)));
+            assert!(stopped.is_err() || stopped.unwrap().is_empty());
+        }
+        let mut leaves = ask(&mut forest, share, &Exec::default()).unwrap();
+        if fate == Fate::Cancelled {
+            let draw = Draw::new(1, 0, round, "cancel");
+            let mut shuffled = leaves.clone();
+            shuffled.sort_by_key(|leaf| draw.bits(leaf.ticket));
+            shuffled.iter().for_each(|leaf| forest.cancel(&[leaf.ticket]).unwrap());
+            let again = ask(&mut forest, share, &Exec::default()).unwrap();
+            let asked = |l: &[Leaf]| l.iter().map(|l| (l.tree, l.ask)).collect::<Vec<_>>();
+            assert_eq!(asked(&again), asked(&leaves), "{rule}");
+            leaves = again;
+        }
+        if fate == Fate::FailedOnce {
+            let (fails, rest): (Vec<Leaf>, _) =
+                leaves.iter().partition(|leaf| failed.insert((leaf.tree, leaf.ask.node)));
+            let tickets: Vec<u64> = fails.iter().map(|leaf| leaf.ticket).collect();
+            forest.fail(&tickets).unwrap();
+            if !fails.is_empty() && rest.is_empty() {
+                continue;
+            }
+            leaves = rest;
+        }
+        if leaves.is_empty() {
+            break;
+        }
+        tell(&mut forest, &leaves, 3).unwrap();
+    }
+    forest.trees().to_vec()
+}
+
+fn assert_alike(found: &[Tree], expected: &[Tree], what: &str) {
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.hot, expected.hot, "{what}");
+        assert_eq!(found.notes, expected.notes, "{what}");
+        assert_eq!(found.rollouts, expected.rollouts, "{what}");
+        assert_eq!(found.simulations, expected.simulations, "{what}");
+    }
+}
+
+#[test]
+fn requests_that_were_taken_back_leave_no_trace() {
+    for card in RULES {
+        for (share, order) in
+            [(1, TellOrder::Ticket), (4, TellOrder::Ticket), (4, TellOrder::Arrival)]
+        {
+            let expected = after(Fate::Nothing, card.name, share, order);
+            for fate in [Fate::Cancelled, Fate::Interrupted] {
+                let found = after(fate, card.name, share, order);
+                let what = format!("{}, {fate:?}, {order:?}, {share}", card.name);
+                assert_alike(&found, &expected, &what);
+                let requests =
+                    |trees: &[Tree]| trees.iter().map(|t| t.requests).collect::<Vec<_>>();
+                assert_eq!(requests(&found), requests(&expected), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_request_that_failed_once_is_asked_again_in_its_turn() {
+    for card in RULES {
+        let expected = after(Fate::Nothing, card.name, 1, TellOrder::Ticket);
+        let found = after(Fate::FailedOnce, card.name, 1, TellOrder::Ticket);
+        assert_alike(&found, &expected, card.name);
+    }
+}
+
 #[test]
 fn a_chain_of_a_million_nodes_needs_no_stack() {
     let mut tree = Tree::new(1.0, Keeps::default());
@@ -215,6 +313,9 @@ fn wrong_answers_are_named_and_change_nothing() {
     assert_eq!(forest.trees()[0].len(), 1);
     forest.expand(&good, false).unwrap();
     let again = forest.expand(&good, false).unwrap_err().to_string();
-    assert!(again.contains("tickets[0]: got ticket 0, answered or cancelled already"), "{again}");
+    assert!(
+        again.contains("tickets[0]: got ticket 0, answered, failed or cancelled already"),
+        "{again}"
+    );
     assert!(forest.fail(&tickets).is_err());
 }

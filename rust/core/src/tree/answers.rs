@@ -151,6 +151,29 @@ impl<'a> Answers<'a> {
     }
 }
 
+impl Answer<'_> {
+    /// This answer with its first rollouts: no more than `most`, of no more than `tokens`
+    /// tokens together. The value stays that of all of them.
+    pub fn cut_rollouts(&self, most: u64, tokens: u64) -> Self {
+        let lengths = self.rollout_tokens.map_or(&[][..], |rows| rows.lengths);
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(self.rollouts.len());
+        let (mut count, mut held) = (0, 0);
+        while count < most {
+            let length = lengths.get(count).copied().unwrap_or(0);
+            if (held + length) as u64 > tokens {
+                break;
+            }
+            (count, held) = (count + 1, held + length);
+        }
+        Self {
+            rollouts: &self.rollouts[..count],
+            rollout_tokens: self.rollout_tokens.map(|rows| rows.part(0..count, 0..held)),
+            rollout_log_probs: self.rollout_log_probs.map(|log_probs| &log_probs[..held]),
+            ..*self
+        }
+    }
+}
+
 /// Range of part `i`; empty where the column is absent.
 fn part(starts: &[usize], i: usize) -> std::ops::Range<usize> {
     if i + 1 < starts.len() { starts[i]..starts[i + 1] } else { 0..0 }

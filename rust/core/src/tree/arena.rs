@@ -357,6 +357,11 @@ impl Tree {
         self.squares[node as usize] += square;
     }
 
+    /// Tokens of edges and of rollouts.
+    pub fn tokens_held(&self) -> u64 {
+        (self.tokens.total() + self.rollout_tokens.total()) as u64
+    }
+
     /// Bytes that nodes take, and those of tokens and rollouts: memory in use, without what
     /// growing vectors hold in reserve.
     pub fn bytes(&self) -> (usize, usize) {

@@ -210,7 +210,7 @@ impl Limits {
             || tree.simulations >= self.simulations && root.children > 0
             || tree.requests >= self.max_requests
             || tree.rollouts.len() as u64 >= self.max_rollouts
-            || (tree.tokens.total() + tree.rollout_tokens.total()) as u64 >= self.max_tokens;
+            || tree.tokens_held() >= self.max_tokens;
         !(spent || self.stop.is_met(tree))
     }
 }

@@ -89,6 +89,11 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Whether a node failed so often that it is not asked for again.
+    pub fn is_given_up(&self, node: u32) -> bool {
+        self.tree.failures(node) >= self.limits.max_failures
+    }
+
     /// Takes back the marks of a request.
     pub fn release(&mut self, ask: &Ask) {
         if !ask.marked {
@@ -131,19 +136,17 @@ impl<'a> Step<'a> {
             _ => self.back_up(node, answer.value),
         }
         self.tree.simulations += u64::from(node != ROOT);
-        if answer.terminal {
-            self.tree.outcomes.add(answer.value);
-        }
         self.finish(node);
     }
 
-    /// Proves and closes what follows from a visit to a terminal node.
-    fn finish(&mut self, node: u32) {
+    /// Counts, proves and closes what follows from a visit to a terminal node.
+    pub fn finish(&mut self, node: u32) {
         if self.tree.end(node) != End::Terminal {
             return;
         }
         if !self.tree.hot[node as usize].is_proven() {
             let value = self.tree.raw_value(node);
+            self.tree.outcomes.add(value);
             self.tree.prove(node, value);
             if let Some(best) = self.limits.solve {
                 self.tree.solve_up(node, best);
@@ -152,6 +155,17 @@ impl<'a> Step<'a> {
         if self.limits.close_terminal && !self.tree.hot[node as usize].is_closed() {
             self.tree.close(node);
         }
+    }
+
+    /// An answer with those of its rollouts that the limits have room for. If that is not
+    /// all of them, the tree is full.
+    pub fn fitting<'b>(&mut self, answer: &Answer<'b>) -> Answer<'b> {
+        let (limits, tree) = (self.limits, &mut *self.tree);
+        let rollouts = limits.max_rollouts.saturating_sub(tree.rollouts.len() as u64);
+        let tokens = limits.max_tokens.saturating_sub(tree.tokens_held());
+        let fitting = answer.cut_rollouts(rollouts, tokens);
+        tree.full |= fitting.rollouts.len() < answer.rollouts.len();
+        fitting
     }
 
     /// Keeps the rollouts of an answer.
@@ -183,7 +197,7 @@ impl<'a> Step<'a> {
             return false;
         }
         let fits = tree.len() + count <= self.limits.max_nodes
-            && (tree.tokens.total() + tokens) as u64 <= self.limits.max_tokens
+            && tree.tokens_held() + tokens as u64 <= self.limits.max_tokens
             && usize::from(tree.hot[node as usize].children) + count <= usize::from(u16::MAX);
         if !fits {
             tree.full = true;

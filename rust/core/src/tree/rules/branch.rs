@@ -5,7 +5,7 @@
 //! the whole is marked [`CUT`] and no longer counts. Depends on `step` and `follow`.
 
 use crate::tree::answers::Answer;
-use crate::tree::arena::{MAX_IN_FLIGHT, ROOT, Tree};
+use crate::tree::arena::{ROOT, Tree};
 use crate::tree::request::{Ask, Kind, Next};
 use crate::tree::rules::{follow, pool};
 use crate::tree::spans::Rollout;
@@ -23,6 +23,13 @@ pub fn leaves(tree: &Tree) -> impl Iterator<Item = u32> + '_ {
 /// rollout that is left. `None` when the tree has no room.
 pub fn cut(step: &mut Step<'_>, rollout: u32, at: usize) -> Option<(u32, u32)> {
     let whole = step.tree.rollouts[rollout as usize];
+    let tokens = u64::from(whole.length);
+    let fits = (step.tree.rollouts.len() as u64) < step.limits.max_rollouts
+        && step.tree.tokens_held() + tokens <= step.limits.max_tokens;
+    if !fits {
+        step.tree.full = true;
+        return None;
+    }
     let from =
         pool::Bisection { rollout, low: 0, high: at, good: whole.node, probe: ROOT, bad: ROOT };
     let node = pool::state(step, &from, 0, at)?;
@@ -62,7 +69,11 @@ pub fn cut_all(step: &mut Step<'_>, places: &[(u32, usize)]) -> Vec<u32> {
     places.iter().filter_map(|p| nodes.get(place(p)?).copied()).collect()
 }
 
-/// A tree's rounds, kept in its notes: rounds begun, then nodes in line for rollouts.
+/// Where in a tree's notes the line begins.
+const LINE: usize = 1;
+
+/// A tree's rounds, kept in its notes: rounds begun, then nodes in line for rollouts, each
+/// until its answer is in.
 pub fn rounds(tree: &Tree) -> u64 {
     tree.notes.first().copied().unwrap_or(0)
 }
@@ -77,17 +88,10 @@ pub fn begin(tree: &mut Tree, nodes: &[u32]) {
 
 /// Asks for rollouts from the next node in line. `None` when the round is over.
 pub fn ask(step: &mut Step<'_>, want: usize) -> Option<Next> {
-    if let Some(&node) = step.tree.notes.get(1) {
-        if step.tree.hot[ROOT as usize].in_flight() == MAX_IN_FLIGHT {
-            return Some(Next::Wait);
-        }
+    if let Some(i) = follow::first(step, LINE, 1) {
         let want = u16::try_from(want).unwrap_or(u16::MAX);
-        let (node, kind) = (node as u32, Kind::Rollout);
-        let next = follow::marked(step, Ask { node, kind, want, length: 0, marked: true });
-        if next != Next::Wait {
-            step.tree.notes.remove(1);
-        }
-        return Some(next);
+        let (node, kind) = (step.tree.notes[i] as u32, Kind::Rollout);
+        return Some(follow::marked(step, Ask { node, kind, want, length: 0, marked: true }));
     }
     (step.tree.hot[ROOT as usize].in_flight() > 0).then_some(Next::Wait)
 }
@@ -95,6 +99,7 @@ pub fn ask(step: &mut Step<'_>, want: usize) -> Option<Next> {
 /// Takes rollouts: leaves of the tree, each backed up from its node.
 pub fn take(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
     step.release(ask);
+    follow::leave_line(step, ask.node, LINE, 1);
     step.record(ask.node, answer);
     for &reward in answer.rollouts {
         step.tree.back_up(ask.node, reward);

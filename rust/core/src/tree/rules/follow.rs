@@ -1,8 +1,10 @@
 //! Simulations that go on after an expansion: from some of the new children.
 //!
 //! A rule puts children in line with [`later`]; [`next`] asks for what is in line before
-//! anything else. The line is the tree's `notes`, so a snapshot keeps it. What fails or is
-//! cancelled has left the line: its simulation ends without a visit. Depends on `step`.
+//! anything else. The line is the tree's `notes`, so a snapshot keeps it. A node stays in
+//! its place until the rule takes the answer and calls [`leave`]: what failed or was
+//! cancelled is asked again in its turn, unless it was given up, when its simulation ends
+//! without a visit. Depends on `step`.
 
 use std::ops::Range;
 
@@ -28,14 +30,44 @@ pub fn later(step: &mut Step<'_>, node: u32) {
     step.tree.notes.push(u64::from(node));
 }
 
-/// Asks for the first node in line; `None` when the line is empty.
+/// Asks for the first node in line that is not under way; `None` when there is none.
 pub fn next(step: &mut Step<'_>, kind: Kind, want: u16) -> Option<Next> {
-    let node = *step.tree.notes.first()? as u32;
-    let asked = marked(step, Ask { node, kind, want, length: 0, marked: true });
-    if asked != Next::Wait {
-        step.tree.notes.remove(0);
+    let i = first(step, 0, 1)?;
+    let node = step.tree.notes[i] as u32;
+    Some(marked(step, Ask { node, kind, want, length: 0, marked: true }))
+}
+
+/// The answer for a node is in: it leaves the line if it is there.
+pub fn leave(step: &mut Step<'_>, node: u32) {
+    leave_line(step, node, 0, 1);
+}
+
+/// Where in the notes, from `start` on, in entries of `words` that begin with their node,
+/// the first is that may be asked: those under way stand before it. Nodes that were given
+/// up leave the line.
+pub fn first(step: &mut Step<'_>, start: usize, words: usize) -> Option<usize> {
+    let mut i = start;
+    while i < step.tree.notes.len() {
+        let node = step.tree.notes[i] as u32;
+        let mut before = step.tree.notes[start..i].iter().step_by(words);
+        if step.is_given_up(node) {
+            step.tree.notes.drain(i..i + words);
+        } else if step.tree.is(node, Fact::Asked) && before.all(|&n| n != u64::from(node)) {
+            i += words;
+        } else {
+            return Some(i);
+        }
     }
-    Some(asked)
+    None
+}
+
+/// Takes the first entry of a node out of such a line.
+pub fn leave_line(step: &mut Step<'_>, node: u32, start: usize, words: usize) {
+    let line = step.tree.notes.get(start..).unwrap_or(&[]);
+    if let Some(i) = line.iter().step_by(words).position(|&n| n == u64::from(node)) {
+        let at = start + i * words;
+        step.tree.notes.drain(at..at + words);
+    }
 }
 
 /// Takes the answer to an expansion without a visit; the new children. A node that gets
@@ -71,10 +103,18 @@ pub fn grow(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) -> Option<Range
     Some(first..step.tree.len() as u32)
 }
 
-/// Takes the answer to a rollout: what it was worth is backed up from its node.
-pub fn visit(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+/// Keeps the rollouts of an answer; one told by its value alone is an outcome too.
+pub fn keep(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
     step.release(ask);
     step.record(ask.node, answer);
+    if answer.rollouts.is_empty() {
+        step.tree.outcomes.add(answer.value);
+    }
+}
+
+/// Takes the answer to a rollout: what it was worth is backed up from its node.
+pub fn visit(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+    keep(step, ask, answer);
     step.tree.back_up(ask.node, answer.value);
     step.tree.simulations += 1;
 }
@@ -100,12 +140,11 @@ pub fn take_with_ends(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
     }
 }
 
-/// Visits a child that is an end, with the value that came with it: one simulation.
+/// Visits a child that is an end, with the value that came with it.
 pub fn end(step: &mut Step<'_>, child: u32) {
     let value = step.tree.raw_value(child);
     step.tree.back_up(child, value);
-    step.tree.outcomes.add(value);
-    step.tree.simulations += 1;
+    step.finish(child);
 }
 
 /// `child_values` where an answer gives a node children without them.

@@ -3,7 +3,7 @@
 use crate::choice;
 use crate::options::{NonNegative, Unit};
 use crate::tree::answers::Answer;
-use crate::tree::arena::{Hot, NONE, Tree};
+use crate::tree::arena::{End, Hot, NONE, Tree};
 use crate::tree::random::Draw;
 use crate::tree::request::{Ask, Kind, Next};
 use crate::tree::rules::{At, Rule, follow};
@@ -27,9 +27,10 @@ crate::rule! {
     /// from one of the children, drawn at random. Its value `V`
     /// ([`rollout_value`](crate::tree::labels::rollout_value)) is added to the child, and
     /// `decay^d * V` and one visit to the ancestor at distance `d`; the child itself gets no
-    /// visit until a rollout starts below it. The search stops early with `positives=3,
-    /// negatives=3`. GroundedPRM `pipeline/MCTS/mcts.py`: what is backed up agrees with the
-    /// code; the code draws a child of the root, and how it goes on below is our reading.
+    /// visit until a rollout starts below it. The release stops at three right and three
+    /// wrong ends or rollouts: the search's `stop_positives=3, stop_negatives=3`.
+    /// GroundedPRM `pipeline/MCTS/mcts.py`: what is backed up agrees with the code; the code
+    /// draws a child of the root, and how it goes on below is our reading.
     "groundedprm" {
         title: "GroundedPRM's search",
         family: Descent,
@@ -89,9 +90,9 @@ impl Rule for Options {
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+        follow::leave(step, ask.node);
         if ask.kind == Kind::Rollout {
-            step.release(ask);
-            step.record(ask.node, answer);
+            follow::keep(step, ask, answer);
             self.back_up(step.tree, ask.node, answer.value);
             step.tree.simulations += 1;
         } else if let Some(children) = follow::grow(step, ask, answer) {
@@ -101,6 +102,9 @@ impl Rule for Options {
         } else {
             self.back_up(step.tree, ask.node, answer.value);
             step.tree.simulations += 1;
+            if step.tree.end(ask.node) == End::Terminal {
+                step.tree.outcomes.add(answer.value);
+            }
             step.tree.close(ask.node);
         }
     }

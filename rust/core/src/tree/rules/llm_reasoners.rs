@@ -80,6 +80,7 @@ impl Rule for Options {
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+        follow::leave(step, ask.node);
         let Some(children) = follow::expand(step, ask, answer) else { return };
         let quick = children.map(|child| (step.tree.raw_value(child), child));
         let best = quick.reduce(|a, b| if b.0 > a.0 { b } else { a });

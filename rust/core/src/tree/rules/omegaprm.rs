@@ -53,6 +53,9 @@ crate::rule! {
             c_puct: NonNegative = 0.125,
             /// Rollouts from each state.
             rollouts: Count = 8,
+            /// Rollouts from the root, which show whether the tree is worth a search; `None`:
+            /// `rollouts`. The paper drops questions by 32.
+            screening: Option<Count> = None,
             /// Rollouts of a tree after which no further search begins; `None`: no limit.
             rollout_budget: Option<Count> = None,
             /// Tokens below which a span is not halved; `None`: a sixteenth of the mean length
@@ -153,8 +156,8 @@ impl Options {
 
     /// Takes over what a probed state is worth.
     fn learn(&self, step: &mut Step<'_>, at: Bisection, position: usize, node: u32) {
-        let good = pool::estimate(step.tree, node).is_some_and(|mc| mc > 0.0);
-        let next = if good {
+        let Some(mc) = pool::estimate(step.tree, node) else { return }; // no room for rollouts
+        let next = if mc > 0.0 {
             pool::log(step.tree, Event::Good(node));
             Bisection { low: position, good: node, probe: NONE, ..at }
         } else {
@@ -209,7 +212,7 @@ impl Rule for Options {
             return self.go_on(step, at);
         }
         if step.tree.hot[ROOT as usize].visits == 0 {
-            return pool::ask(step, ROOT, *self.rollouts);
+            return pool::ask(step, ROOT, *self.screening.unwrap_or(self.rollouts));
         }
         let spent = |budget: Count| step.tree.rollouts.len() >= *budget;
         if self.rollout_budget.is_some_and(spent) {

@@ -168,7 +168,7 @@ pub fn state(step: &mut Step<'_>, at: &Bisection, start: usize, end: usize) -> O
     let fits = tree.len() < step.limits.max_nodes
         && tree.depth(at.good) < step.limits.max_depth
         && tree.hot[at.good as usize].children < u16::MAX
-        && (tree.tokens.total() + tokens.len()) as u64 <= step.limits.max_tokens;
+        && tree.tokens_held() + tokens.len() as u64 <= step.limits.max_tokens;
     if !fits {
         tree.full = true;
         return None;

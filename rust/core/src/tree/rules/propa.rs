@@ -12,8 +12,9 @@ crate::rule! {
     ///
     /// A leaf is expanded (4 children in the release) without a visit. If one of the children
     /// is an end, all of them are backed up: ends with the value that comes with them, the
-    /// others with a greedy rollout each; otherwise the first child alone. Siblings then form
-    /// one group, rewarded by [`sibling_rewards`](crate::tree::labels::sibling_rewards).
+    /// others with a greedy rollout each; otherwise the first child alone. All that follows
+    /// from one expansion is one simulation. Siblings then form one group, rewarded by
+    /// [`sibling_rewards`](crate::tree::labels::sibling_rewards).
     /// PROPA `run_MCTS_train_*`: the scores agree with its code, run on reference cases.
     "propa" {
         title: "PROPA's UCT",
@@ -37,6 +38,13 @@ impl Options {
     }
 }
 
+/// One more simulation once no child of a node is in line.
+fn count(step: &mut Step<'_>, node: u32) {
+    let tree = &mut *step.tree;
+    let done = tree.notes.iter().all(|&child| tree.parent(child as u32) != node);
+    tree.simulations += u64::from(done);
+}
+
 impl Rule for Options {
     by_score!();
 
@@ -45,8 +53,11 @@ impl Rule for Options {
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+        follow::leave(step, ask.node);
         if ask.kind == Kind::Rollout {
-            return follow::visit(step, ask, answer);
+            follow::keep(step, ask, answer);
+            step.tree.back_up(ask.node, answer.value);
+            return count(step, step.tree.parent(ask.node));
         }
         let Some(mut children) = follow::expand(step, ask, answer) else { return };
         if !children.clone().any(|child| step.tree.end(child) == End::Terminal) {
@@ -59,5 +70,6 @@ impl Rule for Options {
                 follow::later(step, child);
             }
         }
+        count(step, ask.node);
     }
 }

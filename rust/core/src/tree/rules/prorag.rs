@@ -67,6 +67,7 @@ impl Rule for Options {
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+        follow::leave(step, ask.node);
         if ask.kind == Kind::Rollout {
             return follow::visit(step, ask, answer);
         }

@@ -102,7 +102,7 @@ impl Rule for Options {
         pool::take(step, ask, answer);
         let Some(at) = pool::current(step.tree).filter(|at| at.probe == ask.node) else { return };
         let middle = at.low + (at.high - at.low) / 2;
-        let mc = pool::estimate(step.tree, ask.node).unwrap_or(0.0);
+        let Some(mc) = pool::estimate(step.tree, ask.node) else { return }; // no room for any
         let next = if mc >= 1.0 {
             Bisection { low: middle, high: middle, probe: NONE, ..at }
         } else if mc > 0.0 {

@@ -76,9 +76,9 @@ impl Rule for Options {
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+        follow::leave(step, ask.node);
         if ask.kind == Kind::Rollout {
-            step.release(ask);
-            step.record(ask.node, answer);
+            follow::keep(step, ask, answer);
             let best = answer.rollouts.iter().copied().reduce(f64::max).unwrap_or(answer.value);
             let value = (1.0 - *self.alpha) * step.tree.raw_value(ask.node) + *self.alpha * best;
             back_up(step.tree, ask.node, value);

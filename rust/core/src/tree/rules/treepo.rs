@@ -5,7 +5,7 @@ use crate::tree::answers::Answer;
 use crate::tree::arena::{End, ROOT, Tree};
 use crate::tree::random::Draw;
 use crate::tree::request::{Ask, Next};
-use crate::tree::rules::{Rule, segments};
+use crate::tree::rules::{Rule, follow, segments};
 use crate::tree::step::Step;
 
 crate::rule! {
@@ -59,15 +59,12 @@ fn ended(tree: &Tree) -> usize {
     (0..tree.len() as u32).filter(|&node| tree.end(node) == End::Terminal).count()
 }
 
-/// A level's nodes and widths are the tree's notes, in pairs.
+/// A level's nodes without an answer, and their widths, are the tree's notes, in pairs.
 impl Rule for Options {
     fn next(&self, step: &mut Step<'_>) -> Next {
-        if let [node, width, ..] = *step.tree.notes {
-            let next = segments::ask(step, node as u32, width as usize, *self.segment_tokens);
-            if next != Next::Wait {
-                step.tree.notes.drain(..2);
-            }
-            return next;
+        if let Some(i) = follow::first(step, 0, 2) {
+            let (node, width) = (step.tree.notes[i] as u32, step.tree.notes[i + 1] as usize);
+            return segments::ask(step, node, width, *self.segment_tokens);
         }
         if step.tree.hot[ROOT as usize].in_flight() > 0 {
             return Next::Wait;
@@ -85,6 +82,7 @@ impl Rule for Options {
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
+        follow::leave_line(step, ask.node, 0, 2);
         segments::take(step, ask, answer);
     }
 }

@@ -150,13 +150,16 @@ impl Desk {
         !self.held.is_empty()
     }
 
-    /// Nodes and tokens that held answers will add.
-    pub(super) fn coming(&self) -> (usize, usize) {
-        self.held.iter().fold((0, 0), |(nodes, tokens), (.., held)| match held {
-            Held::Told(owned) => {
-                (nodes + owned.children, tokens + owned.tokens.as_ref().map_or(0, |t| t.0.len()))
-            }
-            _ => (nodes, tokens),
+    /// Nodes, tokens and rollouts that held answers will add.
+    pub(super) fn coming(&self) -> (usize, usize, usize) {
+        let count = |rows: &Option<(Vec<u32>, Vec<usize>)>| rows.as_ref().map_or(0, |t| t.0.len());
+        self.held.iter().fold((0, 0, 0), |(nodes, tokens, rollouts), (.., held)| match held {
+            Held::Told(owned) => (
+                nodes + owned.children,
+                tokens + count(&owned.tokens) + count(&owned.rollout_tokens),
+                rollouts + owned.rollouts.len(),
+            ),
+            _ => (nodes, tokens, rollouts),
         })
     }
 
@@ -195,10 +198,15 @@ impl Desk {
         outcome: &Outcome<'_>,
     ) {
         match outcome {
-            Outcome::Told(answer) => rule.told(step, ask, answer),
+            Outcome::Told(answer) if answer.rollouts.is_empty() => rule.told(step, ask, answer),
+            Outcome::Told(answer) => {
+                let fitting = step.fitting(answer);
+                rule.told(step, ask, &fitting);
+            }
             Outcome::Failed => fail(step, ask),
             Outcome::Cancelled => {
                 step.release(ask);
+                step.tree.requests -= 1;
             }
         }
         self.waiting -= 1;

@@ -141,7 +141,7 @@ impl Forest {
                     return bad(index, format!("unknown ticket {ticket}"), "one from select");
                 }
                 None | Some(Some(&Waiting { tree: NONE, .. })) => {
-                    let got = format!("ticket {ticket}, answered or cancelled already");
+                    let got = format!("ticket {ticket}, answered, failed or cancelled already");
                     return bad(index, got, "one that waits for an answer");
                 }
                 Some(Some(&place)) => places.push(place),

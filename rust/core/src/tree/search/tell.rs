@@ -136,15 +136,15 @@ impl Forest {
         starts: &Starts,
         places: &[Waiting],
     ) -> Result<()> {
-        let mut added = std::collections::BTreeMap::<u32, (usize, usize, usize)>::new();
+        let mut added = std::collections::BTreeMap::<u32, (usize, u64, usize)>::new();
         for (i, place) in places.iter().enumerate() {
             let (tree, answer) = (&self.trees[place.tree as usize], answers.row(i, starts));
             let sum = added.entry(place.tree).or_insert_with(|| {
-                let (nodes, tokens) = self.desks[place.tree as usize].coming();
-                let held = tree.tokens.total() + tree.rollout_tokens.total() + tokens;
-                (tree.len() + nodes, held, tree.rollouts.len())
+                let (nodes, tokens, rollouts) = self.desks[place.tree as usize].coming();
+                let tokens = tree.tokens_held() + tokens as u64;
+                (tree.len() + nodes, tokens, tree.rollouts.len() + rollouts)
             });
-            let tokens = |rows: Option<super::TokenRows<'_>>| rows.map_or(0, |r| r.values.len());
+            let tokens = |rows: Option<super::TokenRows<'_>>| rows.map_or(0, |r| r.values.len() as u64);
             sum.0 += answer.children;
             sum.1 += tokens(answer.tokens) + tokens(answer.rollout_tokens);
             sum.2 += answer.rollouts.len();
@@ -153,7 +153,7 @@ impl Forest {
             for (argument, what, got, limit) in [
                 ("children", "depth", depth as u64, u64::from(limits.max_depth)),
                 ("children", "nodes", sum.0 as u64, limits.max_nodes as u64),
-                ("tokens", "tokens", sum.1 as u64, limits.max_tokens),
+                ("tokens", "tokens", sum.1, limits.max_tokens),
                 ("rollouts", "rollouts", sum.2 as u64, limits.max_rollouts),
             ] {
                 if got > limit {
