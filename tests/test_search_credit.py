@@ -217,3 +217,25 @@ def test_the_interval_of_an_edge() -> None:
     want = 2 * np.sqrt(nodes.variance[twice] / nodes.visits[twice])
     np.testing.assert_allclose(nodes.half_width(2.0)[twice], want, rtol=1e-12)
     assert np.isinf(searched().nodes().half_width()).all()
+
+
+def test_a_pools_searched_rollouts_count_once() -> None:
+    search = ap.Search(2, 600, rule="omegaprm", num_simulations=4, min_span=0)
+    rng = np.random.default_rng(1)
+    while leaves := search.select(2):
+        search.expand(
+            leaves,
+            rollouts=(rng.random((len(leaves), 8)) < 0.4).astype(float),
+            rollout_tokens=rng.integers(0, 9, (len(leaves), 8, 6)).tolist(),
+        )
+    nodes, found = search.nodes(), search.rollouts()
+    assert nodes.terminal.any(), "a rollout was wrong at its very end"
+    for mode in ("leaf", "visit"):
+        credit = search.credit("spo", value_mode=mode)
+        values = credit.extras["node_values"][1]
+        for tree, root in enumerate(nodes.offsets[:-1]):
+            own = slice(*found.offsets[tree : tree + 2])
+            mean = found.reward[own].mean() if mode == "leaf" else nodes.q[root]
+            np.testing.assert_allclose(values[root], mean)
+        rows = credit.values["advantages"][1][: len(nodes.visits)]
+        assert not rows[nodes.terminal].any()

@@ -64,14 +64,19 @@ class Desk:
             self._started = time.monotonic() - self._timeline.seconds
 
     def _is_over(self) -> bool:
-        """Whether time is up; requests past the deadline fail here."""
+        """Whether time is up."""
+        self._fail_late()
         now = time.monotonic()
         self._started = now if self._started is None else self._started
+        return self.max_seconds is not None and now - self._started >= self.max_seconds
+
+    def _fail_late(self) -> None:
+        """Requests past the deadline have failed."""
+        now = time.monotonic()
         while self.deadline and self._asked and now - self._asked[0][0] >= self.deadline:
             tickets = self._asked.popleft()[1]
             late = tickets[self._forest.is_waiting(tickets)]
             self._call("fail", late)
-        return self.max_seconds is not None and now - self._started >= self.max_seconds
 
     def expand(
         self,
@@ -147,6 +152,7 @@ class Desk:
             "rollout_log_probs": rollout_log_probs,
         }
         counts, columns = encode(len(tickets), children, given)
+        self._fail_late()
         self._call("expand", tickets, counts, columns, on_error == "fail")
 
     def fail(self, leaves: Leaves | Any) -> None:
@@ -170,6 +176,7 @@ class Desk:
 
     def waiting(self, leaves: Leaves | Any) -> Array:
         """`(n,)` which requests wait for an answer: not told, failed, cancelled or late."""
+        self._fail_late()
         return self._forest.is_waiting(_tickets(leaves))
 
     @property

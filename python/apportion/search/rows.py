@@ -143,8 +143,9 @@ def _is_merged(nodes: Nodes) -> Array:
 
 def _visited(nodes: Nodes) -> Array:
     """What the search has been at. Rules that compare scores (beams) visit nothing: there
-    it is what was given a score, or children."""
-    visited = nodes.visits > 0
+    it is what was given a score, or children. The end that a pool gives a rollout which it
+    has searched is left out: nobody told its value, and the rollout is there itself."""
+    visited = (nodes.visits > 0) & ~(nodes.terminal & ~nodes.valued)
     return visited if visited.any() else nodes.valued | (nodes.children > 0)
 
 
@@ -164,7 +165,7 @@ def _values(
                 "value_mode: got 'visit', expected another: the search's rule compares scores "
                 "and visits nothing"
             )
-        here = np.where(nodes.visits > 0, before + discount * nodes.value, np.nan)
+        here = np.where(_visited(nodes), before + discount * nodes.value, np.nan)
         values[: len(here)] = here
     elif value_mode == "own":
         values = told

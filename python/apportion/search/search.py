@@ -39,14 +39,15 @@ class Search(Desk, Results):
         num_simulations: leaves a tree may visit after its root; default `max_nodes`.
         max_depth: depth at which nodes get no children.
         max_tokens: tokens that a tree may hold, of edges and rollouts.
-        max_rollouts: rollouts that a tree may hold.
+        max_rollouts: rollouts that a tree may hold; an answer's value stays that of all that
+            were told.
         max_requests: requests that a tree may hand out.
         max_seconds: time after the first request, of the whole search.
         on_limit: what an answer does that goes beyond nodes, depth, tokens or rollouts:
-            with `"stop"` the children that do not fit are dropped and the tree is not
+            with `"stop"` the children or rollouts that do not fit are dropped and the tree is not
             searched further (at `max_depth` the node just has none), with `"error"` it is
             refused.
-        deadline: seconds after which a request counts as failed.
+        deadline: seconds after which a request counts as failed; a later answer is refused.
         gamma: discount of a child's value; -1 for two players in turns.
         seed: key of all randomness.
         virtual_loss: loss that a leaf in flight is counted as; `None` counts its visit
@@ -71,7 +72,8 @@ class Search(Desk, Results):
         stop_width: stop when the 95 % interval of a root's value is at most so wide.
         stop_value: stop at a terminal node or rollout of at least this value.
         stop_positives: stop at so many terminal nodes and rollouts of positive value.
-        stop_negatives: the same of negative value; with `stop_positives`, at both.
+        stop_negatives: the same of negative value (a wrong answer worth 0 is not one); with
+            `stop_positives`, at both.
         **options: options of the rule, such as `c_puct`.
 
     Raises:

@@ -152,7 +152,7 @@ impl Desk {
 
     /// Nodes, tokens and rollouts that held answers will add.
     pub(super) fn coming(&self) -> (usize, usize, usize) {
-        let count = |rows: &Option<(Vec<u32>, Vec<usize>)>| rows.as_ref().map_or(0, |t| t.0.len());
+        let count = |rows: &Option<OwnedRows<u32>>| rows.as_ref().map_or(0, |t| t.0.len());
         self.held.iter().fold((0, 0, 0), |(nodes, tokens, rollouts), (.., held)| match held {
             Held::Told(owned) => (
                 nodes + owned.children,
