@@ -190,20 +190,23 @@ impl Forest {
     }
 
     /// Log-prob of each of those tokens; NaN where it was not told.
-    fn log_probs<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
-        let forest = locked(&self.inner);
+    fn log_probs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        let forest = self.inner.attached(py)?;
         let of = |t: &Tree| columns::beside(&t.tokens, &t.token_log_probs, t.len());
-        PyArray1::from_vec(py, forest.trees().iter().flat_map(of).collect())
+        Ok(PyArray1::from_vec(py, forest.trees().iter().flat_map(of).collect()))
     }
 
     /// Scores that each node's value was made of when its parent was evaluated, tree after
     /// tree, and where each node's begin.
-    fn child_scores<'py>(&self, py: Python<'py>) -> (Bound<'py, PyArray1<f64>>, Ints<'py>) {
-        let forest = locked(&self.inner);
+    fn child_scores<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyArray1<f64>>, Ints<'py>)> {
+        let forest = self.inner.attached(py)?;
         let of = |t: &Tree, n: usize| t.child_scores.get(n).to_vec();
         let spans = || forest.trees().iter().flat_map(move |t| (0..t.len()).map(move |n| of(t, n)));
         let offsets = offsets(spans().map(|span| span.len()));
-        (PyArray1::from_vec(py, spans().flatten().collect()), PyArray1::from_vec(py, offsets))
+        Ok((PyArray1::from_vec(py, spans().flatten().collect()), PyArray1::from_vec(py, offsets)))
     }
 
     /// Values of a node's children as a rule compares them.
@@ -239,8 +242,8 @@ impl Forest {
     }
 
     /// Whether the rule compares children by values that come with them.
-    fn judges_children(&self) -> bool {
-        locked(&self.inner).rule().judges_children()
+    fn judges_children(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.inner.attached(py)?.rule().judges_children())
     }
 
     /// What a pool's log says of a tree: kind of event, and what it is about.

@@ -144,7 +144,8 @@ impl Forest {
                 let tokens = tree.tokens_held() + tokens as u64;
                 (tree.len() + nodes, tokens, tree.rollouts.len() + rollouts)
             });
-            let tokens = |rows: Option<super::TokenRows<'_>>| rows.map_or(0, |r| r.values.len() as u64);
+            let tokens =
+                |rows: Option<super::TokenRows<'_>>| rows.map_or(0, |r| r.values.len() as u64);
             sum.0 += answer.children;
             sum.1 += tokens(answer.tokens) + tokens(answer.rollout_tokens);
             sum.2 += answer.rollouts.len();
