@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -241,6 +242,28 @@ def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     ap.Search.read(tmp_path)
     search.close()
     ap.Search.resume(tmp_path).close()
+
+
+def test_calls_of_many_threads_are_logged_in_their_order(tmp_path: Path) -> None:
+    search = ap.Search(8, 4000, num_simulations=150, tell_order="arrival", deadline=3600)
+    search.log_to(tmp_path)
+
+    def work() -> None:
+        while search.simulations.sum() < 8 * 150:
+            leaves = search.select(4, per_tree=4)
+            if leaves:
+                search.expand(leaves, **evaluate(leaves))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for job in [pool.submit(work) for _ in range(4)]:
+                job.result()
+    finally:
+        sys.setswitchinterval(interval)
+    search.close()
+    assert numbers(ap.Search.read(tmp_path)) == numbers(search)
 
 
 def test_a_log_of_another_search_is_refused(tmp_path: Path) -> None:

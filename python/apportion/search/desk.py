@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ class Desk:
         self._forest = forest
         self._timeline = Timeline()
         self._log: SearchLog | None = None
+        self._turn = threading.RLock()
+        self._calling = False
         self._started: float | None = None
         self._asked: deque[tuple[float, Array]] = deque()  # when, and which tickets
 
@@ -72,11 +75,14 @@ class Desk:
 
     def _fail_late(self) -> None:
         """Requests past the deadline have failed."""
+        if self.deadline is None:
+            return
         now = time.monotonic()
-        while self.deadline and self._asked and now - self._asked[0][0] >= self.deadline:
-            tickets = self._asked.popleft()[1]
-            late = tickets[self._forest.is_waiting(tickets)]
-            self._call("fail", late)
+        with self._turn:  # nobody answers between the question and the failure
+            while self._asked and now - self._asked[0][0] >= self.deadline:
+                tickets = self._asked.popleft()[1]
+                late = tickets[self._forest.is_waiting(tickets)]
+                self._call("fail", late)
 
     def expand(
         self,
@@ -167,12 +173,25 @@ class Desk:
         self._call("cancel", _tickets(leaves))
 
     def _call(self, name: str, *args: Any) -> Any:
-        """The one way to change the forest: what goes through here is logged and counted."""
-        if self._log is not None:
-            return self._log.call(self, name, args)
-        found = getattr(self._forest, name)(*args)
-        self._timeline.note(name, args)
-        return found
+        """The one way to change the forest: what goes through here is logged and counted.
+
+        One call at a time, so that the log has them in the order in which they happened.
+        """
+        with self._turn:
+            if self._calling:  # a signal's handler: it cannot wait for what it interrupts
+                raise InputError(
+                    "search: got a call from within another call of the same thread, "
+                    "expected it after that has returned"
+                )
+            self._calling = True
+            try:
+                if self._log is not None:
+                    return self._log.call(self, name, args)
+                found = getattr(self._forest, name)(*args)
+                self._timeline.note(name, args)
+                return found
+            finally:
+                self._calling = False
 
     def waiting(self, leaves: Leaves | Any) -> Array:
         """`(n,)` which requests wait for an answer: not told, failed, cancelled or late."""

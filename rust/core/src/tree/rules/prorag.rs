@@ -16,8 +16,9 @@ crate::rule! {
     /// up from that child, discounted by the search's `gamma` (0.99 in the release) a level.
     /// Requests are `expand` and, for the child, `rollout`. A node without children, at the
     /// depth limit or at an end, is visited with its own value and again with that value
-    /// whenever it is chosen. ProRAG `prorag/prm/mcts.py`; children are to be told without
-    /// repeated texts.
+    /// whenever it is chosen. A request that failed is asked again; in the release it spends a
+    /// simulation. ProRAG `prorag/prm/mcts.py`; children are to be told without repeated
+    /// texts.
     "prorag" {
         title: "ProRAG's PUCT",
         family: Descent,
