@@ -6,6 +6,8 @@ import asyncio
 import io
 import itertools
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import apportion as ap
 from apportion import tree_credit
 from apportion.errors import InputError, OptionError
 from apportion.progress import Bar
-from apportion.search.data import KINDS
+from apportion.search.data import KINDS, Nodes
 from property_settings import examples
 
 WIDTH = 3
@@ -129,7 +131,13 @@ WRONG = {
     "nothing": ({}, r"values\[0\]: got nothing, expected a value, or rollouts"),
     "shape": ({"values": np.zeros((2, 1))}, r"values: got shape \(2, 1\)"),
     "priors": ({"values": [0, 0], "priors": [[1.0], [-1.0]]}, r"priors\[1\]: got -1.0"),
-    "rows": ({"values": [0, 0], "priors": [[1.0]]}, "children: got 1 values, expected 2"),
+    "rows": ({"values": [0, 0], "priors": [[1.0]]}, "priors: got 1 rows, expected 2, one for each"),
+    "flat priors": ({"values": [0, 0], "priors": [0.5, 0.5]}, r"priors\[0\]: got 0.5, expected a"),
+    "flat rollouts": ({"rollouts": [1.0, 0.0]}, r"rollouts\[0\]: got 1.0, expected a list"),
+    "flat tokens": ({"values": [0, 0], "tokens": [1, 2]}, r"tokens\[0\]: got 1, expected a list"),
+    "no tokens": ({"values": [0, 0], "tokens": [[], None]}, r"tokens\[1\]: got None, expected a"),
+    "token": ({"values": [0, 0], "tokens": 5}, "tokens: got 5, expected a list"),
+    "rows of tokens": ({"values": [0, 0], "tokens": [[]]}, "tokens: got 1 rows, expected 2"),
     "agree": (
         {"values": [0, 0], "priors": [[1.0], [1.0]], "tokens": [[[1]], [[1], [2]]]},
         r"tokens\[1\]: got 2 entries, expected 1",
@@ -206,9 +214,12 @@ OPTIONS = {
     "root_noise": ((1.5, 0.3), "noise_fraction: got 1.5"),
     "widening": ((1.0,), "widening: got .*expected two numbers"),
     "deadline": (-1, "deadline: got -1, expected seconds above 0"),
-    "max_seconds": (float("nan"), "max_seconds: got nan"),
+    "max_seconds": (True, "max_seconds: got True, expected seconds above 0"),
     "max_failures": (0, "max_failures: got 0"),
     "stop_positives": (-1, "stop_positives: got -1"),
+    "stop_gap": (-0.5, "stop_gap: got -0.5, expected a number of at least 0"),
+    "stop_width": (-0.5, "stop_width: got -0.5, expected a number of at least 0"),
+    "num_roots": (True, "num_roots: got True"),
 }
 
 
@@ -216,7 +227,71 @@ OPTIONS = {
 def test_options_out_of_range_are_named(name: str) -> None:
     value, message = OPTIONS[name]
     with pytest.raises(OptionError, match=message):
-        ap.Search(1, **{"max_nodes": 10, name: value})
+        ap.Search(**{"num_roots": 1, "max_nodes": 10, name: value})
+
+
+def test_requests_that_are_not_of_this_search() -> None:
+    search, other = ap.Search(2, 100), ap.Search(2, 100)
+    leaves, others = search.select(2), other.select(2)
+    expand = partial(search.expand, values=[0, 0])
+    for call in (search.fail, search.cancel, search.waiting, expand):
+        with pytest.raises(InputError, match="leaves: got those of another search"):
+            call(others)
+        with pytest.raises(InputError, match=r"tickets\[1\]: got -1, expected one from select"):
+            call([0, -1])
+    assert search.in_flight == other.in_flight == 2
+    search.expand(others.ticket, **answer(leaves))  # numbers are taken at their word
+    for size in (10**30, 2**63, 0, True, 2.0):
+        with pytest.raises(InputError, match=r"batch_size: got .*, expected an integer from 1 to"):
+            search.select(size)
+    assert len(search.select(10**12)) > 0
+
+
+def test_a_nan_among_log_probs_costs_its_leaf_alone() -> None:
+    search = ap.Search(2, 100)
+    rollouts = {"rollouts": [[1.0], [0.0]], "rollout_tokens": [[[1]], [[2]]]}
+    log_probs = [[[np.nan]], [[-1.0]]]
+    search.expand(search.select(2), **rollouts, rollout_log_probs=log_probs, on_error="fail")
+    nodes = search.nodes()
+    assert nodes.failures.tolist() == [1, 0] and nodes.visits.tolist() == [0, 1]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    def search(**given: Any) -> ap.Search:
+        found = ap.Search(rule="puct", **given)
+        found.run(answer, batch_size=4)
+        return found
+
+    plain = {"num_roots": 2, "max_nodes": 60, "num_simulations": 8, "gamma": 0.5, "seed": 3}
+    numpy = {
+        name: np.float32(value) if name == "gamma" else np.int64(value)
+        for name, value in plain.items()
+    }
+    same(search(**plain), search(**numpy, deadline=np.float64(60), c_puct=np.float32(1.25)))
+    logged = ap.Search(np.int64(2), max_nodes=np.uint16(60))
+    logged.log_to(tmp_path)
+    logged.run(answer, batch_size=4)
+    logged.close()
+    same(logged, ap.Search.read(tmp_path))
+    ap.Search(1, 10, rule="beam", n=np.int32(2))
+
+
+def test_keys_may_have_all_64_bits() -> None:
+    def run(keys: Any) -> Nodes:
+        search = ap.Search(1, 50, num_simulations=6, merge=True)
+        search.expand(search.select(1), values=[0.5], keys=keys)
+        while leaves := search.select(1):
+            search.expand(leaves, values=np.full(len(leaves), 0.25))
+        return search.nodes()
+
+    big = 2**63 + 5
+    want = run([[-(2**63) + 5, 7, -(2**63) + 5]])
+    for keys in ([[big, 7, big]], np.array([[big, 7, big]], dtype=np.uint64)):
+        found = run(keys)
+        np.testing.assert_array_equal(found.state, want.state)
+        assert found.state.tolist() == [0, 1, 2, 1]
+    with pytest.raises(InputError, match=r"keys\[0\]\[1\]: got .*, expected an integer of 64 bits"):
+        run([[0, 2**64, 0]])
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 1.0])

@@ -167,11 +167,11 @@ def test_what_was_answered_since_is_not_handed_out_again(tmp_path: Path) -> None
     asked = search.select(4, per_tree=2)
     search.close()
     again = ap.Search.resume(tmp_path)
-    again.expand(asked[1:2], **evaluate(asked[1:2]))
+    again.expand(asked[1:2].ticket, **evaluate(asked[1:2]))
     np.testing.assert_array_equal(again.select(2).ticket, asked.ticket[[0, 2]])
     again.close()
     again = ap.Search.resume(tmp_path)
-    again.expand(asked[[0, 2]], **evaluate(asked[[0, 2]]))
+    again.expand(asked[[0, 2]].ticket, **evaluate(asked[[0, 2]]))
     assert not set(again.select(10).ticket) & set(asked.ticket) and again.in_flight
     again.close()
 

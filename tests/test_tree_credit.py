@@ -411,3 +411,9 @@ def test_pairs_and_labels() -> None:
     assert strict.first_error_step.tolist() == [-1, -1, 1, 1]
     with pytest.raises(ap.OptionError, match="margin"):
         tree_credit.preference_pairs(parents, values, margin=float("nan"))
+
+
+def test_a_column_that_would_do_as_well_is_named() -> None:
+    tree = ap.Rollouts.from_tree([-1, 0], outcome_rewards=[np.nan, 1.0])
+    with pytest.raises(ap.MissingColumnError, match=r'"turn_values".*"node_values" would do as w'):
+        ap.credit("vineppo", tree)

@@ -174,3 +174,11 @@ def test_packing_in_kind_and_wrong_input() -> None:
         tree_credit.pack([-1, 0], [0, 1])
     with pytest.raises(ap.InputError, match=r"token_offsets\[2\]: got 0"):
         tree_credit.pack([-1, 0], [0, 1, 0])
+
+
+def test_what_is_gathered_has_a_value_a_token() -> None:
+    packed = tree_credit.pack([-1, 0, 0], [0, 2, 3, 5])
+    assert packed.gather(torch.arange(5)).tolist() == packed.source.tolist()
+    for wrong in (torch.arange(9), torch.arange(2), np.arange(4), torch.zeros(5, 2)):
+        with pytest.raises(ap.InputError, match=r"flat: got shape \(.*\), expected \(5,\)"):
+            packed.gather(wrong)

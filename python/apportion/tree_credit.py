@@ -190,14 +190,14 @@ class PackedTree:
 
     def gather(self, flat: Any) -> Any:
         """Values of the flat tokens (ids, log-probs, credit) in packed order, in kind."""
+        values = flat if is_tensor(flat) else to_numpy("flat", flat)
+        if tuple(values.shape) != (len(self),):
+            raise InputError(f"flat: got shape {tuple(values.shape)}, expected ({len(self)},)")
         if is_tensor(flat):
             import torch
 
             return flat[torch.from_numpy(self.source).to(flat.device)]
-        array = to_numpy("flat", flat)
-        if array.ndim != 1 or len(array) != len(self):
-            raise InputError(f"flat: got shape {array.shape}, expected ({len(self)},)")
-        return array[self.source]
+        return values[self.source]
 
     def attention_mask(self) -> Array:
         """`(tokens, tokens)` booleans: whether the query of a row sees the key of a column."""

@@ -27,20 +27,26 @@ def encode(count: int, children: Any, given: dict[str, Any]) -> tuple[Array, dic
     if given["terminal"] is not None:
         columns["terminal"] = flags("terminal", given["terminal"])
     counts = None if children is None else _counts(count, children)
+
+    def agreed(name: str, got: Array) -> Array:
+        if len(got) != count:
+            raise InputError(f"{name}: got {len(got)} rows, expected {count}, one for each leaf")
+        return _agreed(name, counts, got)
+
     for name in CHILD_COLUMNS:
         if given[name] is not None:
             got, columns[name] = rows(name, given[name])
-            counts = _agreed(name, counts, got)
+            counts = agreed(name, got)
     if given["tokens"] is not None:
         got, *columns["tokens"] = token_rows("tokens", given["tokens"])
-        counts = _agreed("tokens", counts, got)
+        counts = agreed("tokens", got)
         columns["tokens"] = tuple(columns["tokens"])
     elif given["token_log_probs"] is not None:
         raise InputError("token_log_probs: got log-probs without `tokens`")
     for name in ("token_log_probs", "child_scores"):
         if given[name] is not None:
             got, *columns[name] = number_rows(name, given[name])
-            counts = _agreed(name, counts, got)
+            counts = agreed(name, got)
             columns[name] = tuple(columns[name])
     if given["rollouts"] is not None:
         columns["rollouts"], columns["rollout_rewards"] = rows("rollouts", given["rollouts"])
@@ -59,8 +65,9 @@ def encode(count: int, children: Any, given: dict[str, Any]) -> tuple[Array, dic
 
 def positive(name: str, value: Any) -> int:
     """A count, as it was given."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name}: got {value!r}, expected an integer of at least 1")
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not 1 <= value < 2**63:
+        raise InputError(f"{name}: got {value!r}, expected an integer from 1 to 2**63 - 1")
     return int(value)
 
 
@@ -85,6 +92,8 @@ def flags(name: str, values: Any) -> Array:
 def rows(name: str, values: Any) -> tuple[Array, Array]:
     """Lengths of rows and the rows one after the other, of a table or a list of rows."""
     if isinstance(values, Sequence):
+        for i, row in enumerate(values):
+            _length(f"{name}[{i}]", row)
         parts = [_column(f"{name}[{i}]", name, row) for i, row in enumerate(values)]
         flat = np.concatenate(parts) if parts else _column(name, name, [])
         return np.array([len(row) for row in parts], dtype=np.int64), flat
@@ -98,12 +107,24 @@ def rows(name: str, values: Any) -> tuple[Array, Array]:
 def _column(where: str, name: str, values: Any) -> Array:
     if name in FLAGS:
         return flags(where, values)
-    return integers(where, values) if name == "keys" else vector(where, values)
+    return _keys(where, values) if name == "keys" else vector(where, values)
+
+
+def _keys(where: str, values: Any) -> Array:
+    """Integers of which the 64 bits are kept, with a sign or without."""
+    if isinstance(values, Sequence) and all(type(key) is int for key in values):
+        # NumPy would take large and small ones together for floats.
+        for i, key in enumerate(values):
+            if not -(2**63) <= key < 2**64:
+                raise InputError(f"{where}[{i}]: got {key}, expected an integer of 64 bits")
+        values = np.array([key % 2**64 for key in values], dtype=np.uint64)
+    array = to_numpy(where, values)
+    return array.view(np.int64) if array.dtype == np.uint64 else integers(where, array)
 
 
 def token_rows(name: str, values: Any) -> tuple[Array, Array, Array]:
     """For each leaf how many spans it has; all tokens, and each span's length."""
-    counts = np.array([len(leaf) for leaf in values], dtype=np.int64)
+    counts = _span_counts(name, values)
     spans = [integers(f"{name}[{i}]", span) for i, leaf in enumerate(values) for span in leaf]
     for i, span in enumerate(spans):
         if span.ndim != 1:
@@ -112,9 +133,22 @@ def token_rows(name: str, values: Any) -> tuple[Array, Array, Array]:
     return counts, flat, np.array([len(span) for span in spans], dtype=np.int64)
 
 
+def _span_counts(name: str, values: Any) -> Array:
+    """How many rows each leaf has; rows may be any arrays, leaves any sequences of them."""
+    _length(name, values)
+    return np.array([_length(f"{name}[{i}]", leaf) for i, leaf in enumerate(values)], np.int64)
+
+
+def _length(where: str, values: Any) -> int:
+    try:
+        return len(values)
+    except TypeError as error:
+        raise InputError(f"{where}: got {values!r:.60}, expected a list") from error
+
+
 def number_rows(name: str, values: Any) -> tuple[Array, Array, Array]:
     """As `token_rows`, of numbers."""
-    counts = np.array([len(leaf) for leaf in values], dtype=np.int64)
+    counts = _span_counts(name, values)
     spans = [
         vector(f"{name}[{i}][{j}]", span)
         for i, leaf in enumerate(values)

@@ -7,6 +7,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from apportion import _core
 from apportion.arrays import Array, integers
 from apportion.errors import InputError, OptionError
@@ -139,7 +141,7 @@ class Desk:
             InputError: an unknown, repeated or late ticket, a wrong length, a value that
                 is not finite; names the argument and the index.
         """
-        tickets = _tickets(leaves)
+        tickets = self._tickets(leaves)
         check_on_error("expand", on_error)
         given = {
             "values": values,
@@ -166,11 +168,11 @@ class Desk:
 
         A node that failed `max_failures` times is given up.
         """
-        self._call("fail", _tickets(leaves))
+        self._call("fail", self._tickets(leaves))
 
     def cancel(self, leaves: Leaves | Any) -> None:
         """Give requests back as if they had never been handed out."""
-        self._call("cancel", _tickets(leaves))
+        self._call("cancel", self._tickets(leaves))
 
     def _call(self, name: str, *args: Any) -> Any:
         """The one way to change the forest: what goes through here is logged and counted.
@@ -196,7 +198,21 @@ class Desk:
     def waiting(self, leaves: Leaves | Any) -> Array:
         """`(n,)` which requests wait for an answer: not told, failed, cancelled or late."""
         self._fail_late()
-        return self._forest.is_waiting(_tickets(leaves))
+        return self._forest.is_waiting(self._tickets(leaves))
+
+    def _tickets(self, leaves: Leaves | Any) -> Array:
+        if isinstance(leaves, Leaves):
+            if leaves._forest is not self._forest:
+                raise InputError("leaves: got those of another search, expected some of this one")
+            return leaves.ticket
+        tickets = integers("tickets", leaves)
+        if tickets.ndim != 1:
+            raise InputError(f"tickets: got shape {tickets.shape}, expected one dimension")
+        below = np.flatnonzero(tickets < 0)
+        if len(below):
+            at = int(below[0])
+            raise InputError(f"tickets[{at}]: got {tickets[at]}, expected one from select")
+        return tickets
 
     @property
     def in_flight(self) -> int:
@@ -236,14 +252,8 @@ def check_on_error(function: str, on_error: str) -> None:
         )
 
 
-def _tickets(leaves: Leaves | Any) -> Array:
-    tickets = integers("tickets", leaves.ticket if isinstance(leaves, Leaves) else leaves)
-    if tickets.ndim != 1:
-        raise InputError(f"tickets: got shape {tickets.shape}, expected one dimension")
-    return tickets
-
-
 def _seconds(name: str, value: Any) -> float | None:
-    if value is None or (isinstance(value, int | float) and 0 < value < float("inf")):
-        return value
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if value is None or (is_number and 0 < value < float("inf")):
+        return value  # type: ignore[no-any-return]
     raise OptionError(f"search: option {name}: got {value!r}, expected seconds above 0, or None")

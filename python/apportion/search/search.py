@@ -17,6 +17,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from apportion import _core
 from apportion.errors import InputError
 from apportion.search import loops
@@ -85,7 +87,10 @@ class Search(Desk, Results):
     def __new__(cls, *args: Any, **kwargs: Any) -> Search:
         """Keeps the arguments, with which a log begins."""
         search = super().__new__(cls)
-        search._arguments = (args, kwargs)
+        search._arguments = (
+            tuple(map(_plain, args)),
+            {name: _plain(value) for name, value in kwargs.items()},
+        )
         return search
 
     def __init__(
@@ -152,7 +157,7 @@ class Search(Desk, Results):
             "stop_negatives": stop_negatives,
         }
         super().__init__(_core.Forest(rule, options, limits), deadline, max_seconds)
-        self.num_roots: int = num_roots
+        self.num_roots: int = int(num_roots)
         self.gamma: float = gamma
         self.num_simulations: int = limits["num_simulations"]  # type: ignore[assignment]
 
@@ -279,3 +284,8 @@ class Search(Desk, Results):
         """End the log, so that another process can resume it; without a log, nothing."""
         if self._log is not None:
             self._log.close()
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy as Python's, which a log can hold."""
+    return value.item() if isinstance(value, np.generic) else value

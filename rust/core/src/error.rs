@@ -56,6 +56,8 @@ pub enum Error {
         level: &'static str,
         /// Names of the columns that are there.
         present: Vec<String>,
+        /// Columns of which one would have done as well.
+        instead: &'static [&'static str],
     },
     /// A column holds another kind of values than the method reads.
     WrongKind {
@@ -158,11 +160,15 @@ impl fmt::Display for Error {
             Self::BadOption { method, option, got, expected } => {
                 write!(f, "{method}: option {option}: got {got}, expected {expected}")
             }
-            Self::MissingColumn { method, column, level, present } => write!(
-                f,
-                "{method} needs the column {column:?} ({level} level); got only: {}",
-                if present.is_empty() { "no columns".to_owned() } else { present.join(", ") }
-            ),
+            Self::MissingColumn { method, column, level, present, instead } => {
+                let got = if present.is_empty() { "no columns" } else { &present.join(", ") };
+                write!(f, "{method} needs the column {column:?} ({level} level); got only: {got}")?;
+                let also = instead.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>();
+                if also.is_empty() {
+                    return Ok(());
+                }
+                write!(f, "; {} would do as well", also.join(" or "))
+            }
             Self::WrongKind { column, got, expected } => {
                 write!(f, "{column}: got {got}, expected {expected}")
             }

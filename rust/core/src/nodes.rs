@@ -187,6 +187,7 @@ impl<'r, 'a> Nodes<'r, 'a> {
                 column: VISITS.name,
                 level: VISITS.level.name(),
                 present: self.rollouts.present(),
+                instead: &[],
             });
         }
         self.tally(mode, known)

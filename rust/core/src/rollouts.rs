@@ -142,6 +142,7 @@ impl<'a> Rollouts<'a> {
             column: spec.name,
             level: spec.level.name(),
             present: self.present(),
+            instead: &[],
         })?;
         let expected = match spec.level {
             Level::Trajectory => self.rows.rows(),

@@ -34,6 +34,8 @@ pub fn value(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Value> {
     } else {
         let ints = given.extract::<Vec<i64>>().map(Value::Ints);
         ints.or_else(|_| given.extract::<Vec<f64>>().map(Value::Floats))
+            // NumPy's integers are no numbers of Python, but can be made one.
+            .or_else(|_| given.extract::<i64>().map(Value::Int))
             .or_else(|_| given.extract::<f64>().map(Value::Float))
     };
     read.map_err(|_| {

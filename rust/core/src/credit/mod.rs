@@ -46,6 +46,7 @@ impl Method {
                     column: spec.name,
                     level: spec.level.name(),
                     present: rollouts.present(),
+                    instead: spec.derived_from,
                 });
             }
         }

@@ -168,6 +168,10 @@ impl Limits {
         check(self.max_failures > 0, "max_failures", got, "an integer from 1 to 255")?;
         let loss = self.virtual_loss.unwrap_or(0.0);
         check(loss.is_finite(), "virtual_loss", format!("{loss:?}"), "a finite number")?;
+        for (option, least) in [("stop_gap", self.stop.gap), ("stop_width", self.stop.width)] {
+            let least = least.unwrap_or(0.0);
+            check(least >= 0.0, option, format!("{least:?}"), "a number of at least 0")?;
+        }
         let fits = (0.0..=1.0).contains(&fraction);
         check(fits, "noise_fraction", format!("{fraction:?}"), "a number from 0 to 1")?;
         let fits = alpha > 0.0 && alpha.is_finite();
