@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python soak test-verl test-triton lint wheel docs bench clean
+.PHONY: help demo test test-rust test-python soak test-verl test-search test-triton lint wheel docs bench clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -29,6 +29,9 @@ test-python: $(BIN)/.dev  ## The Python tests alone
 
 test-verl:  ## Compare with verl's own estimators, in an environment with verl
 	PYTHON=$(PYTHON) sh tests/verl/run.sh $(ARGS)
+
+test-search:  ## Search with a small language model, behind a server, and on Ray, in an environment of its own
+	PYTHON=$(PYTHON) sh tests/search/run.sh $(ARGS)
 
 test-triton:  ## Compile and interpret the kernels with the oldest supported Triton
 	PYTHON=$(PYTHON) sh tests/kernels/oldest_triton.sh $(ARGS)

