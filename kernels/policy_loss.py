@@ -1,7 +1,9 @@
-"""Where a policy loss is computed: Triton on a GPU where it covers the loss, else plain torch."""
+"""Where a policy loss is computed: Triton on a GPU where it covers the loss, else plain torch,
+on a processor in pieces."""
 
 from __future__ import annotations
 
+from apportion.kernels import pieces
 from apportion.kernels.dispatch import runs_on_triton
 from apportion.kernels.reference import evaluate as plain
 from apportion.kernels.reference.batch import Tensor
@@ -19,8 +21,14 @@ def is_fused(problem: Problem) -> bool:
 
 def evaluate(problem: Problem) -> tuple[Tensor, Metrics]:
     """The loss, a scalar, and detached metrics: the same numbers wherever they come from."""
-    if not is_fused(problem):
+    fused = is_fused(problem)
+    if not fused and pieces.covers(problem):
+        return pieces.evaluate(problem)
+    # The kernels read within the mask alone, but for what is chosen among all tokens.
+    if problem.is_raw and (not fused or problem.entry.reads == "batch"):
+        problem = plain.masked(problem)
+    if not fused:
         return plain.evaluate(problem)
-    from apportion.kernels.triton import policy_loss as fused
+    from apportion.kernels.triton import policy_loss as triton
 
-    return fused.evaluate(problem)
+    return triton.evaluate(problem)

@@ -61,16 +61,19 @@ class Aggregation:
     def weights(self, mask: Tensor, rows: Spans) -> Tensor:
         """The weight of each token, `(N,)`; 0 outside the mask."""
         mask = mask.detach()
-        return mask * rows.spread(self.row_weights(mask, rows))
+        return rows.scaled(mask, self.row_weights(mask, rows))
 
     def row_weights(self, mask: Tensor, rows: Spans) -> Tensor:
         """The weight of each valid token of a row, `(rows,)`."""
-        lengths = rows.sum(mask)
+        return self.of_lengths(rows.sum(mask), rows)
+
+    def of_lengths(self, lengths: Tensor, rows: Spans) -> Tensor:
+        """The same, from the numbers of valid tokens of the rows."""
         one = lengths.new_ones(rows.count)
         if self.mode == "token-sum":
             return one * self.dp_size
         if self.mode == "token-mean":
-            return one * self.dp_size / self._count(self.num_tokens, mask.sum())
+            return one * self.dp_size / self._count(self.num_tokens, lengths.sum())
         if self.mode == "seq-mean-token-sum-norm":
             return one / self._length(lengths, rows)
         if self.mode == "prompt-mean":

@@ -1,6 +1,6 @@
 """Tokens as flat vectors, the spans that they lie in, and ratios over those spans.
 
-Depends on torch alone. Everything is `(N,)`: a padded `(B, T)` batch read row by row,
+Depends on `bounds`. Everything is `(N,)`: a padded `(B, T)` batch read row by row,
 or a packed one. Values outside the mask were replaced when the batch was built, so
 that nothing there reaches a value or a gradient.
 """
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from apportion.kernels.reference.bounds import bound
 
 Tensor = Any  # torch is optional, so it is not there for every type checker
 
@@ -43,6 +45,12 @@ class Spans:
         if self.width is not None:
             return values[:, None].expand(self.count, self.width).reshape(-1)
         return values[self.ids]
+
+    def scaled(self, values: Tensor, factors: Tensor) -> Tensor:
+        """Values of tokens, `(N,)`, times the factor of their span, `(count,)`."""
+        if self.width is not None:
+            return (values.reshape(self.count, self.width) * factors[:, None]).reshape(-1)
+        return values * factors[self.ids]
 
 
 @dataclass(frozen=True)
@@ -86,17 +94,6 @@ def counts(spans: Spans, mask: Tensor, eps: float = 0.0) -> Tensor:
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """`sum(x m) / (sum(m) + 1e-8)`, as verl reports its metrics: 0 if all is masked."""
     return (values * mask).sum() / (mask.sum() + 1e-8)
-
-
-def bound(values: Tensor, low: Any, high: Any) -> Tensor:
-    """`values` within `[low, high]`; a bound is a number, a tensor, or `None` for none.
-
-    On a bound the gradient passes. `torch.clamp` lets it pass, halves it or stops it
-    there, depending on its version and on whether the bound is a tensor.
-    """
-    if low is not None:
-        values = torch.where(values < low, low, values)
-    return values if high is None else torch.where(values > high, high, values)
 
 
 def pooled_log_ratio(tokens: Tokens, level: str, gradient: str, bounds: Any) -> Tensor:

@@ -6,16 +6,19 @@ settled; `evaluate` computes loss and metrics from it. The kernels take the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from apportion.kernels.reference.aggregate import Aggregation
-from apportion.kernels.reference.batch import Tensor, Tokens, masked_mean, pooled_log_ratio
+from apportion.kernels.reference.batch import Tensor, Tokens, pooled_log_ratio
 from apportion.kernels.reference.kl import Penalty
-from apportion.kernels.reference.registry import Loss, Terms, TokenLosses
+from apportion.kernels.reference.registry import Loss, Terms
 
 Metrics = dict[str, Tensor]
+Select = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,41 @@ class Problem:
     kl_coef: float = 0.0
     kl_times_ratio: bool = False
     ref_log_probs: Tensor = None
+    is_raw: bool = False
+    """Values outside the mask, and float types, are as they came: `masked` is to be called."""
+
+
+def masked(problem: Problem, select: Select | None = None) -> Problem:
+    """The problem with constants outside the mask, in one float type.
+
+    `select(values, constant)` does it for one tensor, by default with `torch.where`.
+    """
+    tokens = problem.tokens
+    if select is None:
+        valid, kind = tokens.mask != 0, tokens.mask.dtype
+
+        def select(values: Tensor, constant: float) -> Tensor:
+            values = values.to(kind)
+            return torch.where(valid, values, values.new_full((), constant))
+
+    def of(values: Any, constant: float = 0.0) -> Any:
+        is_of_tokens = isinstance(values, torch.Tensor) and values.dim()
+        return select(values, constant) if is_of_tokens else values
+
+    own = replace(
+        tokens,
+        log_probs=of(tokens.log_probs),
+        old_log_probs=of(tokens.old_log_probs),
+        advantages=of(tokens.advantages),
+        rollout_weights=of(tokens.rollout_weights, 1.0),
+    )
+    return replace(
+        problem,
+        tokens=own,
+        options={name: of(value, 1.0) for name, value in problem.options.items()},
+        ref_log_probs=of(problem.ref_log_probs),
+        is_raw=False,
+    )
 
 
 def terms_of(problem: Problem) -> Terms:
@@ -47,8 +85,24 @@ def terms_of(problem: Problem) -> Terms:
     return Terms(tokens, log_ratio, log_ratio.exp())
 
 
+@dataclass(frozen=True)
+class Sums:
+    """A loss, and sums whose means are its metrics; of all tokens, or of a piece of them."""
+
+    loss: Tensor
+    of_tokens: Metrics
+    of_rows: Metrics
+
+
 def evaluate(problem: Problem) -> tuple[Tensor, Metrics]:
     """The loss, a scalar, and detached metrics."""
+    tokens = problem.tokens
+    sums = summed(problem, problem.aggregation.weights(tokens.mask, tokens.rows))
+    return sums.loss, means(sums, tokens.mask.sum(), tokens.rows.count)
+
+
+def summed(problem: Problem, weights: Tensor) -> Sums:
+    """The sum of the losses of tokens, each times its weight, and those of the metrics."""
     tokens, terms = problem.tokens, terms_of(problem)
     result = problem.entry.formula(terms, **problem.options)
     values = result.values
@@ -56,24 +110,27 @@ def evaluate(problem: Problem) -> tuple[Tensor, Metrics]:
         values = values * problem.keep
     if tokens.rollout_weights is not None and not problem.entry.weighs_itself:
         values = values * tokens.rollout_weights
-    metrics = _metrics(terms, result, problem.level)
+    log_ratio = terms.log_ratio if problem.level == "token" else tokens.log_ratio
+    sums = Sums(values, {"approx_kl": -_total(log_ratio, tokens.mask)}, {})
+    for name, indicator in result.indicators.items():
+        own = indicator.detach().to(log_ratio.dtype)
+        if result.by_row:
+            sums.of_rows[name] = tokens.row_mean(own).sum()
+        else:
+            sums.of_tokens[name] = _total(own, tokens.mask)
     if problem.penalty is not None:
         penalty = problem.penalty(tokens.log_probs, problem.ref_log_probs)
-        metrics["kl"] = masked_mean(penalty.detach(), tokens.mask)
+        sums.of_tokens["kl"] = _total(penalty, tokens.mask)
         factor = terms.ratio if problem.kl_times_ratio else 1.0
         values = values + problem.kl_coef * penalty * factor
-    weights = problem.aggregation.weights(tokens.mask, tokens.rows)
-    return (values * weights).sum(), metrics
+    return replace(sums, loss=(values * weights).sum())
 
 
-def _metrics(terms: Terms, result: TokenLosses, level: str) -> Metrics:
-    tokens = terms.tokens
-    ratio = (terms.log_ratio if level == "token" else tokens.log_ratio).detach()
-    metrics = {"approx_kl": masked_mean(-ratio, tokens.mask)}
-    for name, indicator in result.indicators.items():
-        values = indicator.detach().to(ratio.dtype)
-        if result.by_row:
-            metrics[name] = tokens.row_mean(values).mean()
-        else:
-            metrics[name] = masked_mean(values, tokens.mask)
-    return metrics
+def means(sums: Sums, tokens: Tensor, rows: int) -> Metrics:
+    """Metrics from their sums and the number of valid tokens, as verl's: 0 if all is masked."""
+    of_tokens = {name: total / (tokens + 1e-8) for name, total in sums.of_tokens.items()}
+    return of_tokens | {name: total / rows for name, total in sums.of_rows.items()}
+
+
+def _total(values: Tensor, mask: Tensor) -> Tensor:
+    return (values.detach() * mask).sum()

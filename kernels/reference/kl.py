@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apportion.kernels.reference.batch import Tensor, bound
+from apportion.kernels.reference.bounds import Tensor, bound
 
 KINDS = {
     "k1": "a",

@@ -1,6 +1,6 @@
 """Losses of a clipped ratio: one function each, from ratios and advantages to token losses.
 
-Depends on `registry` and `batch`. A = advantage, r = ratio, l = log pi, d = log ratio.
+Depends on `registry` and `bounds`. A = advantage, r = ratio, l = log pi, d = log ratio.
 Weights of the sampler's mismatch multiply the result, unless the loss weighs itself.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from apportion.kernels.reference.batch import Tensor, bound
+from apportion.kernels.reference.bounds import Tensor, bound, exceeds, larger, smaller
 from apportion.kernels.reference.registry import Terms, TokenLosses, loss
 
 
@@ -39,9 +39,35 @@ def on_bound(ratio: Tensor, low: Any, high: Any, cap: float | None) -> Tensor:
 
 
 def surrogate(ratio: Tensor, clipped: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
-    """`max(-A r, -A clipped)`, and where the second is the larger."""
-    first, second = -advantages * ratio, -advantages * clipped
-    return torch.maximum(first, second), second > first
+    """`max(-A r, -A clipped)`, `clipped` being r within bounds; and 1 where that is larger.
+
+    Where it is larger r is out of bounds, so there is no gradient; elsewhere it is `-A`.
+    """
+    values, is_clipped = _Surrogate.apply(ratio, clipped.detach(), -advantages)
+    return values, is_clipped
+
+
+def capped_surrogate(
+    ratio: Tensor, clipped: Tensor, advantages: Tensor, cap: Any
+) -> tuple[Tensor, Tensor]:
+    """`surrogate`, r in the first term at most `cap`, which may be within the bounds."""
+    first, second = -advantages * bound(ratio, None, cap), -advantages * clipped
+    return larger(first, second), exceeds(second, first)
+
+
+class _Surrogate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ratio: Tensor, clipped: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = slope * ratio, slope * clipped
+        is_clipped = exceeds(second, first)
+        ctx.mark_non_differentiable(is_clipped)
+        ctx.save_for_backward(slope, is_clipped)
+        return torch.maximum(first, second), is_clipped
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Any, ...]:
+        slope, is_clipped = ctx.saved_tensors
+        return upstream * (slope * (1.0 - is_clipped)), None, None
 
 
 def choose(condition: Tensor, yes: float, no: float, like: Tensor) -> Tensor:
@@ -66,12 +92,16 @@ def ppo(
     At r on a bound, and where the two terms tie, the gradient is that of `-A r`.
     """
     clipped = clip_ratio(x.ratio, clip_low, clip_high, clip_scale)
-    values, is_clipped = surrogate(bound(x.ratio, None, ratio_cap), clipped, x.advantages)
+    if ratio_cap is None:
+        values, is_clipped = surrogate(x.ratio, clipped, x.advantages)
+    else:
+        values, is_clipped = capped_surrogate(x.ratio, clipped, x.advantages, ratio_cap)
     indicators = {"clip_fraction": is_clipped}
     if dual_clip is not None:
-        negative, most = x.advantages < 0, -x.advantages * dual_clip
-        indicators["dual_clip_fraction"] = negative & (values > most)
-        values = torch.where(negative, torch.minimum(values, most), values)
+        # Where A >= 0 the loss is at most 0, and below the limit anyhow.
+        most = x.advantages.abs() * dual_clip
+        indicators["dual_clip_fraction"] = exceeds(values, most)
+        values = smaller(values, most)
     return TokenLosses(values, indicators)
 
 

@@ -1,6 +1,6 @@
 """Losses without a clip in their gradient: REINFORCE, and off-policy forms of it.
 
-Depends on `registry` and `batch`. A = advantage, r = ratio, l = log pi, d = log ratio.
+Depends on `registry` and `bounds`. A = advantage, r = ratio, l = log pi, d = log ratio.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from apportion.kernels.reference.batch import bound
+from apportion.kernels.reference.bounds import bound
 from apportion.kernels.reference.losses import choose
 from apportion.kernels.reference.registry import Terms, TokenLosses, loss
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from apportion.kernels.reference.batch import Spans, Tensor, bound, masked_mean
+from apportion.kernels.reference.batch import Spans, Tensor, masked_mean
+from apportion.kernels.reference.bounds import bound
 
 LIMIT = 20.0
 """Log ratios are kept within plus and minus this before they are exponentiated."""

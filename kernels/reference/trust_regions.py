@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from apportion.kernels.reference.batch import Tensor, Tokens, bound, masked_mean
+from apportion.kernels.reference.batch import Tensor, Tokens, masked_mean
+from apportion.kernels.reference.bounds import bound
 from apportion.kernels.reference.losses import clip_ratio, surrogate
 from apportion.kernels.reference.registry import Terms, TokenLosses, loss
 
@@ -115,7 +116,7 @@ def draw_by_covariance(
 ) -> Tensor:
     """1 for the tokens that `clip_cov` drops, `(N,)`. The host waits for their number."""
     cov = _covariance(tokens, lambda v: masked_mean(v, tokens.mask))
-    eligible = (tokens.mask > 0) & ~is_clipped & (cov > low) & (cov < high)
+    eligible = (tokens.mask > 0) & (is_clipped == 0) & (cov > low) & (cov < high)
     found = eligible.nonzero().squeeze(-1)
     share = max(int(ratio * tokens.mask.sum().item()), 1)
     device = "cpu" if tokens.generator is None else tokens.generator.device

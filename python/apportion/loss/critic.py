@@ -12,6 +12,7 @@ from apportion.loss.inputs import Given, check_number, check_options
 import torch
 
 from apportion.kernels.reference import batch as spans
+from apportion.kernels.reference.bounds import bound, exceeds, larger
 from apportion.loss.settings import AGGREGATION, aggregation
 
 Tensor = Any
@@ -59,8 +60,8 @@ def value_loss(
     first = (given.own - target).square()
     loss, fraction = first, torch.zeros_like(first)
     if clip is not None:
-        second = (spans.bound(given.own, before - clip, before + clip) - target).square()
-        loss, fraction = torch.maximum(first, second), (second > first).to(first.dtype)
+        second = (bound(given.own, before - clip, before + clip) - target).square()
+        loss, fraction = larger(first, second), exceeds(second, first)
     how = aggregation(options, given, num_tokens, num_sequences)
     metrics = {"clip_fraction": spans.masked_mean(fraction, given.mask)}
     return 0.5 * (loss * how.weights(given.mask, given.rows)).sum(), metrics

@@ -168,7 +168,7 @@ class Given:
             if bool(wrong.any()):
                 index = int(wrong.nonzero()[0])
                 raise InputError(f"mask[{index}]: got {flat[index].item()}, expected 0 or 1")
-        valid = flat != 0
+        valid = flat if flat.dtype == torch.bool else flat != 0
         if self.credit is not None and "loss_mask" in self.credit.values:
             kept = torch.from_numpy(np.ascontiguousarray(self.credit.tokens("loss_mask")))
             valid = valid & (kept.to(self.device) != 0)

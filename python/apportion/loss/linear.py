@@ -248,7 +248,7 @@ class _Known(Aggregation):
 
     known: Tensor = None
 
-    def row_weights(self, mask: Tensor, rows: Spans) -> Tensor:
+    def of_lengths(self, lengths: Tensor, rows: Spans) -> Tensor:
         return self.known
 
 

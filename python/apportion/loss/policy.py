@@ -18,8 +18,7 @@ from apportion.loss.inputs import Given, check_options
 # inputs comes first: it says what to install where torch is missing.
 import torch
 
-from apportion.kernels.dispatch import runs_on_triton
-from apportion.kernels.policy_loss import evaluate, is_fused
+from apportion.kernels.policy_loss import evaluate
 from apportion.kernels.reference import batch as spans
 from apportion.kernels.reference import registry, rollout
 from apportion.kernels.reference.evaluate import Problem
@@ -121,12 +120,8 @@ def policy_loss(
         **options,
     }
     tensors = log_probs, old_log_probs, advantages, mask
-    # The kernels read within the mask alone, which spares a pass over every tensor.
-    if isinstance(log_probs, torch.Tensor) and runs_on_triton(log_probs) and not _rules(given):
-        problem, sampler = pose(*tensors, unmasked=True, **given)
-        if is_fused(problem) and problem.entry.reads != "batch":
-            return solve(problem, sampler)
-    return solve(*pose(*tensors, **given))
+    # As a rule what computes the loss reads within the mask alone, which spares passes here.
+    return solve(*pose(*tensors, unmasked=not _rules(given), **given))
 
 
 def pose(
@@ -152,7 +147,7 @@ def pose(
 ) -> tuple[Problem, Tensor | None]:
     """The arguments of `policy_loss`, checked and settled; and the sampler's log-probabilities.
 
-    `unmasked` leaves what stands outside the mask where it is, for kernels that do not read it.
+    `unmasked` leaves what stands outside the mask where it is: `Problem.is_raw`.
     """
     entry, settings = settle(loss, like, options)
     own = around(settings)
@@ -184,6 +179,7 @@ def pose(
         kl_coef=own["kl_coef"],
         kl_times_ratio=own["kl_times_ratio"],
         ref_log_probs=reference(given, own["kl_coef"], ref_log_probs),
+        is_raw=unmasked,
     )
     return problem, sampler
 
@@ -279,7 +275,7 @@ def kl_penalty(
 
 
 def _rules(given: Mapping[str, Any]) -> bool:
-    """Whether something but the kernels reads the tensors."""
+    """Whether something beside the loss reads the tensors."""
     names = ("rollout_log_probs", "off_policy_threshold", "top_entropy")
     return any(given.get(name) is not None for name in names)
 
