@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 
+OLDEST_TRITON = (3, 4)
+"""That compiles the kernels: with an older one plain torch takes their place."""
+
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What the Triton kernels read; float64 goes to plain torch, on every device."""
 
@@ -30,7 +33,11 @@ def on_device_of(tensor: Any) -> Any:
 
 @functools.cache
 def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    if importlib.util.find_spec("triton") is None:
+        return False
+    import triton
+
+    return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= OLDEST_TRITON
 
 
 @functools.cache

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+import triton
 
 import apportion as ap
+from apportion.kernels import dispatch
 from apportion.kernels.dispatch import runs_on_triton
 from apportion.kernels.reference.evaluate import Problem
 from apportion.kernels.reference.evaluate import evaluate as plain
@@ -312,6 +314,15 @@ def test_no_graph_breaks() -> None:
     loss = compiled(given[0], given[1])
     (slope,) = torch.autograd.grad(loss, given[0])
     assert torch.equal(slope, 2 * token_loss(*given)[2])
+
+
+def test_a_triton_that_is_too_old_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = torch.zeros(1, device=DEVICE)
+    for version, takes in (("3.3.1", False), ("3.4.0+git1", True), ("4.0.0", True)):
+        monkeypatch.setattr(triton, "__version__", version)
+        dispatch._has_triton.cache_clear()
+        assert runs_on_triton(token) is takes
+    dispatch._has_triton.cache_clear()
 
 
 def test_the_public_function_takes_this_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.4")
 
 FOLDER = Path(__file__).parents[2] / "benches" / "gpu"
 SLOW = pytest.mark.skipif("APPORTION_SLOW" not in os.environ, reason="APPORTION_SLOW is not set")

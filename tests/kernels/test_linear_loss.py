@@ -177,7 +177,7 @@ def test_wrong_input() -> None:
 
 def test_interpreted() -> None:
     """The same through the Triton kernels, which read the pieces' weights by row."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", minversion="3.4")
     path = Path(__file__).parent / "linear_kernels.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

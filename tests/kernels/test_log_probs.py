@@ -19,6 +19,7 @@ from apportion.errors import DtypeError, InputError, OptionError  # noqa: E402
 from apportion.kernels import native  # noqa: E402
 
 FOLDER = Path(__file__).parent
+RELEASE = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def case(batch: int, length: int, vocab: int, seed: int = 0, spread: float = 3.0) -> Any:
@@ -208,6 +209,7 @@ def test_split_vocabulary(world: int, tmp_path: Path) -> None:
         assert max(errors.values()) < 1e-12, errors
 
 
+@pytest.mark.skipif(RELEASE < (2, 8), reason="its torch.compile breaks the graph")
 def test_compiled_whole() -> None:
     logits, targets, mask, upstream = case(2, 3, 6)
 

@@ -237,7 +237,8 @@ def check_number(
         if not can_be_read(got.device):
             return
         got = got.item()
-    number = isinstance(got, int | float | np.number) and not isinstance(got, bool)
+    # A tuple: torch.compile of torch 2.8 does not know unions.
+    number = isinstance(got, (int, float, np.number)) and not isinstance(got, bool)
     if number and math.isfinite(got) and least <= got <= most and got > above:
         return
     lower = f"above {above}" if above > -math.inf else f"at least {least}"
