@@ -30,6 +30,7 @@ PLAIN = {"puct": 1.25, "uct": 2**0.5, "alphamath": 1.5, "prorag": 2.5, "rstar_ma
 def test_card(card: RuleCard) -> None:
     """A formula or a procedure, a source, and what happens at the limits."""
     assert card.title and card.paper and len(card.doc.split()) > 20, card.name
+    assert "crate::" not in card.doc, f"{card.name}: its documentation is read in Python"
     assert card.certainty in ("code", "paper", "third-party", "reconstructed")
     assert card.family in ("descent", "pool", "beam", "branching")
     assert re.search(r"[Tt]ies|[Uu]nvisited|[Ww]ithout|[Ee]qual|drawn|range|of 0", card.doc), (
@@ -296,6 +297,34 @@ def test_segment_trees_have_their_widths() -> None:
     leaves = search.select(64)
     search.expand(leaves, values=[0.0], keys=[[7, 7, 9]])
     assert search.select(64).action.tolist() == [0, 2], "the equal sibling is pruned"
+
+
+@pytest.mark.parametrize(
+    ("similarity", "kept"), [(0.8, [0, 2, 3, 5, 6]), (0.5, [0, 3, 5, 6]), (1.0, list(range(8)))]
+)
+def test_tree_ps_rag_prunes_siblings_of_nearly_the_same_tokens(
+    similarity: float, kept: list[int]
+) -> None:
+    tokens = [
+        list(range(10)),
+        [*range(10), 3, 3, 20],  # 10 of 11 with the first
+        list(range(8)),  # 8 of 10: not above 0.8
+        [50, 51],
+        [*range(9), 9, 9],  # the first again
+        [],
+        [],  # without tokens all are different
+        [51, 50, 51],
+    ]
+    search = ap.Search(1, 100, rule="tree_ps_rag", width=8, depth=2, similarity=similarity)
+    search.expand(search.select(1), values=[0.0], tokens=[tokens])
+    assert search.select(64).action.tolist() == kept
+    search = ap.Search(1, 100, rule="tree_ps_rag", width=8, depth=2, similarity=similarity)
+    search.expand(search.select(1), values=[0.0], tokens=[tokens], keys=[[1, 2, 1, *range(3, 8)]])
+    assert search.select(64).action.tolist() == [0, 1, 3, 4, 5, 6, 7], "keys are taken instead"
+    search = ap.Search(1, 100, rule="tree_ps_rag", width=2, depth=2)
+    ends = {"child_values": [[1.0, 0.0]], "child_terminal": [[True, True]]}
+    search.expand(search.select(1), values=[0.0], tokens=[[[1], [1]]], **ends)
+    assert search.nodes().visits.tolist() == [2, 1, 1], "ends are leaves"
 
 
 @pytest.mark.parametrize(

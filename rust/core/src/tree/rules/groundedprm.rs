@@ -25,7 +25,7 @@ crate::rule! {
     ///
     /// A leaf is expanded (3 children in the release) without a visit and a rollout is asked
     /// from one of the children, drawn at random. Its value `V`
-    /// ([`rollout_value`](crate::tree::labels::rollout_value)) is added to the child, and
+    /// (`apportion.search.rules.rollout_value`) is added to the child, and
     /// `decay^d * V` and one visit to the ancestor at distance `d`; the child itself gets no
     /// visit until a rollout starts below it. The release stops at three right and three
     /// wrong ends or rollouts: the search's `stop_positives=3, stop_negatives=3`.

@@ -14,7 +14,7 @@ crate::rule! {
     /// is an end, all of them are backed up: ends with the value that comes with them, the
     /// others with a greedy rollout each; otherwise the first child alone. All that follows
     /// from one expansion is one simulation. Siblings then form one group, rewarded by
-    /// [`sibling_rewards`](crate::tree::labels::sibling_rewards).
+    /// `apportion.search.rules.sibling_rewards`.
     /// PROPA `run_MCTS_train_*`: the scores agree with its code, run on reference cases.
     "propa" {
         title: "PROPA's UCT",

@@ -16,7 +16,7 @@ crate::rule! {
     /// mean of its visited children's `V`, weighted by their visits. Nodes without children
     /// are visited once and closed. ReST-MCTS* `MCTS/mcts.py`; ties go to the first child,
     /// there to a random one. Labels:
-    /// [`reward_labels`](crate::tree::labels::reward_labels).
+    /// `apportion.search.rules.reward_labels`.
     "rest_mcts" {
         title: "ReST-MCTS*",
         family: Descent,

@@ -1,6 +1,8 @@
-//! `tree_ps_rag`: steps of retrieval whose equal siblings are pruned.
+//! `tree_ps_rag`: steps of retrieval of which siblings that are too alike are pruned.
 
-use crate::options::Count;
+use std::collections::BTreeSet;
+
+use crate::options::{Count, Unit};
 use crate::tree::answers::Answer;
 use crate::tree::arena::Fact;
 use crate::tree::request::{Ask, Next};
@@ -9,13 +11,16 @@ use crate::tree::step::Step;
 
 crate::rule! {
     /// Every node down to `depth` is given `width` steps (reasoning, action, observation) at
-    /// most; of siblings with equal keys the first alone goes on.
+    /// most; of siblings that are too alike the first alone goes on.
     ///
-    /// A step's key (`keys`) stands for what it retrieved; without keys nothing is pruned.
-    /// Steps that end the answer are leaves and are told with their reward. TreePS-RAG
-    /// prunes siblings by the similarity of what they retrieved; width, depth and the
-    /// threshold are not known to us, and equality stands for similarity. Credit: the
-    /// read-out `tree_ps_rag`.
+    /// Two steps are too alike if their keys (`keys`, which stand for what was retrieved) are
+    /// equal; where no keys are given, if the Jaccard index of the sets of their tokens,
+    /// `|A and B| / |A or B|`, is above `similarity`. A step is compared with those before it
+    /// that were kept; steps without tokens are all different. Steps that end the answer are
+    /// leaves, are told with their reward and are never pruned. TreePS-RAG prunes siblings by
+    /// the similarity of what they retrieved; width and depth are not known to us, and the
+    /// threshold is a reconstruction of one over document ids. Credit: the read-out
+    /// `tree_ps_rag`.
     "tree_ps_rag" {
         title: "TreePS-RAG's tree",
         family: Branching,
@@ -26,6 +31,8 @@ crate::rule! {
             width: Count = 3,
             /// Steps of a path at most.
             depth: Count = 4,
+            /// Jaccard index above which siblings without keys are too alike; 1 prunes none.
+            similarity: Unit = 0.8,
         },
     }
 }
@@ -44,13 +51,33 @@ impl Rule for Options {
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
         segments::take(step, ask, answer);
-        let keys = answer.keys.unwrap_or(&[]);
         let children: Vec<u32> = step.tree.block(ask.node).collect();
+        let sets: Vec<BTreeSet<u32>> = match answer.keys {
+            Some(_) => Vec::new(),
+            None => children.iter().map(|&c| set(step.tree.tokens.get(c as usize))).collect(),
+        };
+        let alike = |a: usize, b: usize| match answer.keys {
+            Some(keys) => keys.get(a) == keys.get(b),
+            None => jaccard(&sets[a], &sets[b]) > *self.similarity,
+        };
+        let mut kept: Vec<usize> = Vec::with_capacity(children.len());
         for (i, &child) in children.iter().enumerate() {
             let open = step.tree.hot[child as usize].visits == 0;
-            if open && keys.get(i).is_some_and(|key| keys[..i].contains(key)) {
+            if open && kept.iter().any(|&earlier| alike(earlier, i)) {
                 step.tree.close(child);
+            } else {
+                kept.push(i);
             }
         }
     }
+}
+
+fn set(tokens: &[u32]) -> BTreeSet<u32> {
+    tokens.iter().copied().collect()
+}
+
+/// Share of the elements of two sets that are in both; 0 where there are none.
+fn jaccard(a: &BTreeSet<u32>, b: &BTreeSet<u32>) -> f64 {
+    let both = a.intersection(b).count();
+    both as f64 / (a.len() + b.len() - both).max(1) as f64
 }
