@@ -176,6 +176,34 @@ def test_packing_in_kind_and_wrong_input() -> None:
         tree_credit.pack([-1, 0], [0, 1, 0])
 
 
+def test_credit_of_segments_at_their_tokens() -> None:
+    values, offsets = [0.5, -1.0, 2.0, 3.0], [0, 2, 2, 5, 6]
+
+    def at(**how: Any) -> list[float]:
+        return tree_credit.to_tokens(values, offsets, **how).tolist()
+
+    assert at() == [0.5, 0.5, 2, 2, 2, 3]
+    assert at(on="last") == [0, 0.5, 0, 0, 2, 3]
+    log_probs = np.log([0.95, 0.5, 0.9, 0.1, np.nan, 0.89])
+    assert at(on="unlikely", log_probs=log_probs) == [0, 0.5, 0, 2, 0, 3]
+    assert at(on="unlikely", log_probs=log_probs, max_prob=0.3) == [0, 0, 0, 2, 0, 0]
+    entropies = torch.tensor([0.0, 1.0, 2.0, 0.5, 0.9, np.nan])
+    assert at(on="uncertain", entropies=entropies, min_entropy=0.8) == [0, 0.5, 2, 0, 2, 0]
+    tensor = tree_credit.to_tokens(torch.tensor(values), offsets, on="last")
+    assert isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float32
+    for how, words in (
+        ({"on": "first"}, "on: got 'first', expected 'all', 'last'"),
+        ({"on": "unlikely"}, "on: got 'unlikely', expected log_probs with it"),
+        ({"on": "uncertain", "entropies": [0] * 6}, "expected min_entropy with it"),
+        ({"on": "unlikely", "log_probs": [0.0]}, "log_probs: got 1 values, expected 6"),
+    ):
+        with pytest.raises(ap.ApportionError, match=words):
+            at(**how)
+    for wrong in ([0, 2, 2, 5], [1, 2, 2, 5, 6], [0, 3, 2, 5, 6]):
+        with pytest.raises(ap.InputError, match=r"values: got shape|token_offsets: expected"):
+            tree_credit.to_tokens(values, wrong)
+
+
 def test_what_is_gathered_has_a_value_a_token() -> None:
     packed = tree_credit.pack([-1, 0, 0], [0, 2, 3, 5])
     assert packed.gather(torch.arange(5)).tolist() == packed.source.tolist()

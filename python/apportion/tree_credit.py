@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from apportion import _core
-from apportion.arrays import Array, floats, integers, is_tensor, to_numpy
+from apportion.arrays import Array, Origin, device_of, floats, integers, is_tensor, to_numpy
 from apportion.errors import InputError, OptionError
 
 
@@ -163,6 +163,68 @@ def cut_points(
         bounds = [0, *points[every::every], end - start]
         spans.append([(int(a), int(b)) for a, b in itertools.pairwise(bounds) if b > a])
     return spans
+
+
+def to_tokens(
+    values: Any,
+    token_offsets: Any,
+    *,
+    on: str = "all",
+    log_probs: Any = None,
+    max_prob: float = 0.9,
+    entropies: Any = None,
+    min_entropy: float | None = None,
+) -> Any:
+    """Values of segments at their tokens, `(tokens,)`, in kind; 0 at the others.
+
+    Args:
+        values: `(segments,)` credit, one a node, turn or step; NumPy or torch.
+        token_offsets: `(segments + 1,)` where each segment's tokens start.
+        on: `"all"`: at each token. `"last"`: at the segment's last, as a reward of a step is
+            given. `"unlikely"`: at tokens of a probability below `max_prob`, where the text
+            could have gone on otherwise (Guo et al. 2025, SPO's probability mask).
+            `"uncertain"`: at tokens where the policy's entropy is at least `min_entropy`.
+        log_probs: `(tokens,)`, for `"unlikely"`; a token of NaN gets 0.
+        max_prob: for `"unlikely"`.
+        entropies: `(tokens,)`, for `"uncertain"`.
+        min_entropy: for `"uncertain"`.
+
+    Raises:
+        InputError: offsets or lengths that do not fit.
+        OptionError: another `on`, or what it needs is not given.
+    """
+    given, offsets = floats("values", values), _ints("token_offsets", token_offsets)
+    if given.ndim != 1 or len(offsets) != len(given) + 1:
+        expected = f"({max(len(offsets) - 1, 0)},), one fewer than token_offsets"
+        raise InputError(f"values: got shape {given.shape}, expected {expected}")
+    if offsets[0] != 0 or (np.diff(offsets) < 0).any():
+        raise InputError("token_offsets: expected ascending from 0")
+    out = np.repeat(given, np.diff(offsets))
+    if on == "last":
+        kept = np.zeros(len(out), dtype=np.bool_)
+        kept[offsets[1:][np.diff(offsets) > 0] - 1] = True
+    elif on == "unlikely":
+        kept = np.exp(_of_tokens("log_probs", log_probs, len(out), on)) < max_prob
+    elif on == "uncertain":
+        if min_entropy is None:
+            raise OptionError("to_tokens: option on: got 'uncertain', expected min_entropy with it")
+        kept = _of_tokens("entropies", entropies, len(out), on) >= min_entropy
+    elif on == "all":
+        kept = np.ones(len(out), dtype=np.bool_)
+    else:
+        expected = "'all', 'last', 'unlikely' or 'uncertain'"
+        raise OptionError(f"to_tokens: option on: got {on!r}, expected {expected}")
+    out[~kept] = 0
+    return Origin(device=device_of(values)).restore(out)
+
+
+def _of_tokens(name: str, values: Any, count: int, on: str) -> Array:
+    if values is None:
+        raise OptionError(f"to_tokens: option on: got {on!r}, expected {name} with it")
+    array = _floats(name, values)
+    if len(array) != count:
+        raise InputError(f"{name}: got {len(array)} values, expected {count}, one a token")
+    return array
 
 
 @dataclass(frozen=True, eq=False)
