@@ -19,17 +19,12 @@ from apportion.kernels.reference.evaluate import Metrics, Problem, Sums
 TOKENS = 2**17
 """Of a piece, for each thread: torch gives a thread no less."""
 
-INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
-
 
 def covers(problem: Problem) -> bool:
-    """Whether the loss of a token depends on itself alone, or on its padded row."""
+    """Whether there is more than a piece, and no token depends on others than its padded row's."""
     tokens = problem.tokens
-    if (
-        tokens.mask.device.type != "cpu"
-        or torch.compiler.is_compiling()
-        or problem.keep is not None
-    ):
+    on_processor = tokens.mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not on_processor or len(tokens.mask) <= _most() or problem.keep is not None:
         return False
     if problem.level == "token" and problem.entry.reads == "token":
         return True
@@ -62,15 +57,12 @@ def _sums(
         if differentiated:
             gradients.append(torch.autograd.grad(sums.loss, own)[0])
         found.append(sums)
-    gradient = None
-    if differentiated:
-        gradient = gradients[0] if len(gradients) == 1 else torch.cat(gradients)
-    return _added(found), gradient
+    return _added(found), torch.cat(gradients) if differentiated else None
 
 
 def _added(parts: list[Sums]) -> Sums:
     def add(values: list[Tensor]) -> Tensor:
-        return values[0].detach() if len(values) == 1 else torch.stack(values).detach().sum(0)
+        return torch.stack(values).detach().sum(0)
 
     return Sums(
         add([part.loss for part in parts]),
@@ -81,41 +73,29 @@ def _added(parts: list[Sums]) -> Sums:
 
 def _pieces(problem: Problem, row_weights: Tensor) -> Iterator[tuple[Problem, Tensor]]:
     """Problems of consecutive tokens, and their weights; rows that are padded stay whole."""
-    tokens, most = problem.tokens, TOKENS * torch.get_num_threads()
-    for at, rows, of_rows in _cuts(tokens.rows, len(tokens.mask), most):
+    tokens = problem.tokens
+    for at, rows, of_rows in _cuts(tokens.rows, len(tokens.mask), _most()):
         mask = tokens.mask[at]
         piece = replace(problem, tokens=replace(tokens, mask=mask, rows=rows))
-        yield plain.masked(piece, _Selection(mask, at)), rows.scaled(mask, row_weights[of_rows])
+        yield plain.masked(piece, at), rows.scaled(mask, row_weights[of_rows])
+
+
+def _most() -> int:
+    return TOKENS * int(torch.get_num_threads())
 
 
 def _cuts(rows: Spans, size: int, most: int) -> Iterator[tuple[slice, Spans, slice]]:
-    """Tokens, their rows, and which of all rows these are; one cut where there is no token."""
+    """Tokens, their rows, and which of all rows these are."""
     if rows.width is None:
-        for start in range(0, max(size, 1), most):
+        for start in range(0, size, most):
             at = slice(start, start + most)
             yield at, Spans(rows.count, ids=rows.ids[at]), slice(None)
         return
-    step = max(most // max(rows.width, 1), 1)
-    for first in range(0, max(rows.count, 1), step):
+    step = max(most // rows.width, 1)
+    for first in range(0, rows.count, step):
         count = min(step, rows.count - first)
         at = slice(first * rows.width, (first + count) * rows.width)
         yield at, Spans(count, width=rows.width), slice(first, first + count)
-
-
-class _Selection:
-    """Some tokens of a tensor, a constant outside the mask.
-
-    By the bits of the numbers, a NaN's too: `torch.where` takes fifteen times as long.
-    """
-
-    def __init__(self, mask: Tensor, at: slice) -> None:
-        self.mask, self.at = mask, at
-        self.bits = mask.to(INTEGERS[mask.dtype]).neg_()
-
-    def __call__(self, values: Tensor, constant: float) -> Tensor:
-        values = values.detach()[self.at].to(self.mask.dtype)
-        kept = (values.view(self.bits.dtype) & self.bits).view(values.dtype)
-        return kept.add_(1.0 - self.mask, alpha=constant) if constant else kept
 
 
 class _Attached(torch.autograd.Function):

@@ -6,7 +6,7 @@ settled; `evaluate` computes loss and metrics from it. The kernels take the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,9 @@ from apportion.kernels.reference.aggregate import Aggregation
 from apportion.kernels.reference.batch import Tensor, Tokens, pooled_log_ratio
 from apportion.kernels.reference.kl import Penalty
 from apportion.kernels.reference.registry import Loss, Terms
+from apportion.kernels.reference.selection import Selection
 
 Metrics = dict[str, Tensor]
-Select = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,19 @@ class Problem:
     """Values outside the mask, and float types, are as they came: `masked` is to be called."""
 
 
-def masked(problem: Problem, select: Select | None = None) -> Problem:
+def masked(problem: Problem, at: slice | None = None) -> Problem:
     """The problem with constants outside the mask, in one float type.
 
-    `select(values, constant)` does it for one tensor, by default with `torch.where`.
+    With `at`, the mask and the rows are those of these tokens already, and the other tensors
+    are cut to them and detached.
     """
     tokens = problem.tokens
-    if select is None:
-        valid, kind = tokens.mask != 0, tokens.mask.dtype
-
-        def select(values: Tensor, constant: float) -> Tensor:
-            values = values.to(kind)
-            return torch.where(valid, values, values.new_full((), constant))
+    select = Selection(tokens.mask)
 
     def of(values: Any, constant: float = 0.0) -> Any:
-        is_of_tokens = isinstance(values, torch.Tensor) and values.dim()
-        return select(values, constant) if is_of_tokens else values
+        if not isinstance(values, torch.Tensor) or not values.dim():
+            return values
+        return select(values if at is None else values.detach()[at], constant)
 
     own = replace(
         tokens,
