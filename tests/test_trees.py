@@ -236,6 +236,20 @@ def test_log_probs_and_scores_are_kept_where_they_were_told() -> None:
     assert ap.Trees.from_search(searched()).ragged == {}
 
 
+def test_parents_over_all_trees_are_what_credit_reads() -> None:
+    trees = some_trees().select([1, 0, 0])
+    assert trees.parents.tolist() == [-1, -1, 1, 1, -1, 4, 4]
+    outcomes = [1.0, np.nan, 1.0, 0.0, np.nan, 0.0, 0.0]
+    rollouts = ap.Rollouts.from_tree(trees.parents, outcome_rewards=outcomes)
+    assert ap.credit("spo", rollouts).values["advantages"][1].tolist() == [0, 0, 0.5, -0.5, 0, 0, 0]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_that_is_not_there(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        ap.read_trees(tmp_path / f"nowhere.{ending}")
+
+
 def test_rows_that_do_not_fit() -> None:
     rows, rollouts = Ragged(np.arange(3), np.array([0, 1, 1, 3, 3])), some_trees().rollouts
     assert rollouts is not None

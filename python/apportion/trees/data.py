@@ -69,6 +69,15 @@ class TreeColumns:
         return len(self.parent)
 
     @property
+    def parents(self) -> Array:
+        """`(nodes,)` each node's parent as a row of all trees, -1 at roots.
+
+        What `Rollouts.from_tree` and `tree_credit` take.
+        """
+        starts = np.repeat(self.offsets[:-1], np.diff(self.offsets))
+        return np.where(self.parent < 0, -1, self.parent + starts)
+
+    @property
     def depth(self) -> Array:
         """`(nodes,)` edges between each node and its root."""
         depths: list[int] = []

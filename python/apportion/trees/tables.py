@@ -87,6 +87,7 @@ def read_table(path: Path) -> Trees:
 
 
 def _read(pa: Any, path: Path) -> Trees:
+    path.stat()  # of a file that is not there pyarrow would say that it is no table
     try:
         if path.name.endswith(".parquet"):
             table = pa.parquet.read_table(path)
