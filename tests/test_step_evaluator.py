@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -275,7 +276,13 @@ def test_rules_that_compare_steps_are_refused_before_anything_is_asked(rule: str
     if rule not in JUDGED:
         steps.run(search)
         return
-    for run in (steps.run, lambda search: search.run(steps)):
+    for run in (
+        steps.run,
+        lambda search: search.run(steps),
+        lambda search: search.run(steps, on_error="fail"),
+        lambda search: asyncio.run(search.arun(steps.evaluate, on_error="fail")),
+    ):
+        search = searched(model, rule)[1]
         with pytest.raises(OptionError, match=r"child_scores: got False.*--child-scores"):
             run(search)
         assert search.in_flight == 0 and not model.asked

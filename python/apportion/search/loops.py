@@ -1,10 +1,12 @@
-"""The two loops around ask and tell: plain and asynchronous. Depends on `desk` and `progress`."""
+"""The two loops around ask and tell: plain and asynchronous. Depends on `desk`, `progress`
+and `errors`."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from apportion.errors import OptionError
 from apportion.progress import reporter
 
 if TYPE_CHECKING:
@@ -28,9 +30,9 @@ def run(
     while leaves := search.select(**select):
         try:
             answer = evaluate(leaves)
-        except Exception:
+        except Exception as error:
             fail(search, leaves)
-            if on_error == "raise":
+            if on_error == "raise" or isinstance(error, OptionError):
                 raise
         except BaseException:
             search.cancel(leaves[search.waiting(leaves)])
@@ -109,5 +111,6 @@ def _settle(search: Desk, leaves: Leaves, future: asyncio.Future[Answer], on_err
         return
     fail(search, leaves)
     late = isinstance(error, asyncio.TimeoutError) and search.deadline is not None
-    if not late and (on_error == "raise" or not isinstance(error, Exception)):
+    is_fault = isinstance(error, Exception) and not isinstance(error, OptionError)
+    if not late and (on_error == "raise" or not is_fault):
         raise error

@@ -180,7 +180,8 @@ class Search(Desk, Results):
             order: as in `select`.
             on_error: what an exception of `evaluate`, or an answer that cannot be taken,
                 does: `"raise"` counts the leaves as failed and raises it, `"fail"` counts
-                them as failed and goes on.
+                them as failed and goes on. An `OptionError`, as of an evaluator that does
+                not suit the rule, is no fault that passes and is always raised.
             progress: show a bar on stderr.
         """
         check_on_error("run", on_error)
