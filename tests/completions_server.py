@@ -1,4 +1,4 @@
-"""A server with OpenAI's completions endpoint on localhost, over the tiny model of the tests.
+"""A server with OpenAI's completions endpoints on localhost, over the tiny model of the tests.
 
 Plain decoding, one request at a time, nothing of `apportion` in it. As a program it prints
 its port and serves until it is killed; `Server` does the same in a thread, with faults.
@@ -34,6 +34,7 @@ class Server(ThreadingHTTPServer):
         self.faults: list[Any] = []
         self.bodies: list[dict[str, Any]] = []
         self.ignores: set[str] = set()  # fields of requests that it does not know
+        self.thinks = False  # whether a chat's first tokens are thoughts
 
     @property
     def url(self) -> str:
@@ -71,20 +72,36 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         body = {k: v for k, v in body.items() if k not in self.server.ignores}
+        chats = self.path.endswith("/chat/completions")
+        if chats:
+            body["prompt"] = templated(body)
+            if body.pop("logprobs", False):
+                body["logprobs"] = body["top_logprobs"]
         try:
             if body.get("stream"):
-                self.stream(body, fault)
+                self.stream(body, fault, self.as_chat if chats else dict)
             else:
-                self.wfile.write(b"{" if fault == "junk" else json.dumps(self.whole(body)).encode())
+                whole = self.whole(body, self.as_chat if chats else dict)
+                self.wfile.write(b"{" if fault == "junk" else json.dumps(whole).encode())
         except (BrokenPipeError, ConnectionResetError):
             pass  # the client has read enough
 
-    def stream(self, body: dict[str, Any], fault: str | None) -> None:
+    def as_chat(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A choice in the chat's form."""
+        said = {"reasoning_content" if self.server.thinks else "content": choice["text"]}
+        out = {"delta": said, "message": said, "finish_reason": choice.get("finish_reason")}
+        if found := choice.get("logprobs"):
+            top = [{"token": t, "logprob": p} for t, p in found["top_logprobs"][0].items()]
+            token = {"token": found["tokens"][0], "logprob": found["token_logprobs"][0]}
+            out["logprobs"] = {"content": [{**token, "top_logprobs": top}]}
+        return out
+
+    def stream(self, body: dict[str, Any], fault: str | None, form: Any) -> None:
         for number, choice in enumerate(self.tokens(body)):
             if fault == "junk":
                 self.wfile.write(b"data: [1\n\n")
                 return
-            self.event({"choices": [choice]})
+            self.event({"choices": [form(choice)]})
             if fault == "cut" and number == 0:
                 return
         self.wfile.write(b"data: [DONE]\n\n")
@@ -127,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
         yield {"text": "", "finish_reason": "length"}
 
     @torch.inference_mode()
-    def whole(self, body: dict[str, Any]) -> dict[str, Any]:
+    def whole(self, body: dict[str, Any], form: Any) -> dict[str, Any]:
         """One answer; with `echo` the prompt's tokens too."""
         choices = list(self.tokens(body))
         out: dict[str, Any] = {"text": "".join(c["text"] for c in choices)}
@@ -144,7 +161,17 @@ class Handler(BaseHTTPRequestHandler):
                 "token_logprobs": [None, *after, -1.0],
                 "text_offset": list(range(len(prompt) + 1)),
             }
-        return {"choices": [out]}
+        size = len(self.server.tokenizer(body["prompt"], add_special_tokens=False).input_ids)
+        return {"choices": [form(out)], "usage": {"prompt_tokens": size}}
+
+
+def templated(body: dict[str, Any]) -> str:
+    """A chat as a prompt; its last message is left open where it is to be gone on with."""
+    said = "".join(f"<{m['role']}>{m['content']}</>" for m in body["messages"])
+    if body.get("continue_final_message"):
+        assert not body["add_generation_prompt"] and body["messages"][-1]["role"] == "assistant"
+        return said.removesuffix("</>")
+    return said + "<assistant>"
 
 
 if __name__ == "__main__":

@@ -143,6 +143,64 @@ def test_a_server_without_log_probs(server: Server) -> None:
         assert "got no log-probs" in str(answer.error)
 
 
+# Chats
+
+CHAT = "<user>{prompt}</><assistant>"
+
+
+def test_a_chat_is_gone_on_with(server: Server) -> None:
+    """Answers are those of the plain endpoint to the text that the chat stands for."""
+    asked = [
+        request("expand", count=12),
+        request("rollout", steps=(Step("Well,\n"), Step("so ")), count=6),
+        request("expand", prompt="Why?", steps=(Step("Well,\n"),)),
+    ]
+    plain = ask(evaluator(server.url, template=CHAT), *asked)
+    server.bodies.clear()
+    assert ask(evaluator(server.url, chat=True), *asked) == plain
+    assert all(step.log_probs for answer in plain for step in answer.steps if step.text)
+    sizes, bodies = server.bodies[:2], server.bodies[2:]
+    assert [body["max_tokens"] for body in sizes] == [1, 1]
+    assert all(("continue_final_message" in b) == (len(b["messages"]) == 2) for b in bodies)
+    judged = {"judge": ("+", "-"), "judge_prompt": " good? ", "judge_top": 258}
+    value = Request("value", "Rain?", (Step(" Well, "),))
+    expected = ask(evaluator(server.url, template=CHAT, **judged), value)[0]
+    assert ask(evaluator(server.url, chat=True, **judged), value)[0] == expected
+    with pytest.raises(OptionError, match="chat: got True, expected False"):
+        ask(evaluator(server.url, chat=True), Request("score", "x", candidates=("a",)))
+
+
+def test_a_server_that_begins_a_new_message_is_refused(server: Server) -> None:
+    server.ignores |= {"continue_final_message", "add_generation_prompt"}
+    asked = evaluator(server.url, chat=True)
+    first, later = ask(asked, request("expand"), request("expand", steps=(Step("Well, "),)))
+    assert first.error is None and len(first.steps) == 3
+    # A letter, "</>" and "<assistant>": a token a character here.
+    assert "begins a new message where it should go on" in str(later.error)
+    assert "/chat/completions: " in str(later.error) and "costs 15 tokens" in str(later.error)
+    server.ignores.clear()  # it is asked again, and now it does
+    (later,) = ask(asked, request("expand", steps=(Step("Well, "),)))
+    assert later.error is None
+
+
+def test_what_cannot_be_told_of_a_chat(server: Server) -> None:
+    """A check that failed is made again; thoughts are no answer; broken streams are read again."""
+    server.faults[:] = [400]
+    later = request("rollout", steps=(Step("Well, "),))
+    asked = evaluator(server.url, chat=True)
+    first, failed = ask(asked, request("rollout"), later)
+    assert first.error is None and "status 400" in str(failed.error)
+    assert ask(asked, later)[0].error is None
+    server.thinks = True
+    try:
+        (answer,) = ask(asked, later)
+        assert "the model thinks before it answers" in str(answer.error)
+    finally:
+        server.thinks = False
+    server.faults[:] = ["cut", "cut"]
+    assert ask(asked, later)[0] == ask(evaluator(server.url, template=CHAT), later)[0]
+
+
 def test_options_are_checked() -> None:
     for options, words in (
         ({"template": "x"}, "template: got 'x'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 import subprocess
@@ -74,9 +75,12 @@ def test_a_server_instead(tmp_path: Path) -> None:
     with Server() as server:
         common = ["search", str(file), "--evaluator", "openai", "--model", "tiny"]
         common += ["--url", server.url, *LIMITS, *MORE, "-o", str(out)]
-        assert main([*common, "--template", "<{prompt}>"]) == 0
-        assert all(body["prompt"].startswith("<1 + 1\n") for body in server.bodies)
-        assert out.exists()
+        assert main([*common, "--template", "<user>{prompt}</><assistant>"]) == 0
+        assert all(body["prompt"].startswith("<user>1 + 1\n") for body in server.bodies)
+        rows = gzip.decompress(out.read_bytes()).splitlines()[1:]
+        assert main([*common, "--chat"]) == 0
+        assert "messages" in server.bodies[-1]
+        assert gzip.decompress(out.read_bytes()).splitlines()[1:] == rows
 
 
 def test_a_log_is_gone_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

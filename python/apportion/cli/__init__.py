@@ -187,6 +187,7 @@ def _add_search(commands: Commands[argparse.ArgumentParser], common: _Parent) ->
     add("--log", metavar="DIR", help="keep a log there; go on from the one that is there")
     add("--url", help="of an OpenAI-compatible server, as in http://localhost:8000/v1")
     add("--template", default="{prompt}", help="sent to it, {prompt} being the question")
+    add("--chat", action="store_true", help="use its /chat/completions, with its own template")
     add(
         "--log-probs",
         action=argparse.BooleanOptionalAction,

@@ -178,6 +178,7 @@ def _openai(args: argparse.Namespace) -> Model:
         args.url,
         args.model,
         template=args.template,
+        chat=args.chat,
         log_probs=args.log_probs,
         retries=args.retries,
         temperature=args.temperature,
@@ -193,6 +194,8 @@ def _meta(args: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     """Everything that the steps depend on."""
     kept = ("evaluator", "model", "url", "rule", "simulations", "children", "rollouts", "max_steps")
     sampled = (
+        "template",
+        "chat",
         "child_scores",
         "temperature",
         "max_step_tokens",

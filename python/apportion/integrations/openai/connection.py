@@ -45,9 +45,9 @@ class Server(Protocol):
 class Connection:
     """Open connections to the server, with attempts and limits."""
 
-    def __init__(self, options: Server) -> None:
+    def __init__(self, options: Server, path: str) -> None:
         """Connects with the first request."""
-        self.url = options.url.rstrip("/") + "/completions"
+        self.url = options.url.rstrip("/") + path
         self._options = options
         self._places = asyncio.Semaphore(options.concurrency)
         headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
@@ -96,6 +96,22 @@ class Connection:
                     raise Passing(f"the server's error: {str(event['error'])[:200]}")
                 if choices:
                     yield choices[0]
+
+    async def whole(self, body: dict[str, Any]) -> dict[str, Any]:
+        """An answer that is not streamed."""
+
+        async def ask() -> dict[str, Any]:
+            reply = await self.client.post(self.url, json=body)
+            await self.check(reply)
+            try:
+                found = reply.json()
+            except ValueError as error:
+                raise self.error(f"no completion: {error!r}") from error
+            if not isinstance(found, dict):
+                raise self.error(f"no completion: got {type(found).__name__}, expected an object")
+            return found
+
+        return await self.attempts(ask)
 
     async def check(self, reply: httpx.Response) -> None:
         """Raise what a status means."""

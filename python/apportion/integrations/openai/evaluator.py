@@ -1,14 +1,14 @@
-"""Any server with OpenAI's completions endpoint as the evaluator of a search.
+"""Any server with OpenAI's completions, of text or of chats, as the evaluator of a search.
 
     async with OpenAIEvaluator("http://localhost:8000/v1", "model") as evaluator:
         answers = await evaluator.answer(requests)
 
 Every sample is a request of its own with its own seed, so that nothing is needed of a
-server beyond `POST /completions` with `stream`: vLLM, SGLang, llama.cpp and
-`transformers serve` have it, and the first two keep the shared prefix. Text is
-streamed, and a step's stream is left at the end of the step: whether a text ended by
+server beyond `POST /completions` with `stream`, or `POST /chat/completions` with a message
+that is gone on with: vLLM, SGLang and llama.cpp have both and keep the shared prefix. Text
+is streamed, and a step's stream is left at the end of the step: whether a text ended by
 itself or at a stop is thus known, which the endpoint's answer does not say.
-Depends on `evaluators` and `connection`.
+Depends on `evaluators`, `connection` and `endpoints`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,32 @@ from typing import Any
 from apportion.errors import EvaluatorError, OptionError
 from apportion.evaluators import Answer, Request, Step
 from apportion.integrations.openai.connection import Connection, Passing
+from apportion.integrations.openai.endpoints import (
+    Chat,
+    Completions,
+    Endpoint,
+    Json,
+    likeliest,
+    log_probs_of,
+)
+
+ROUNDING = 1e-3
+"""What a log-prob in half precision may be above 0."""
 
 
 @dataclass(eq=False)
 class OpenAIEvaluator:
-    """Answers the requests of a search through `POST {url}/completions`.
+    """Answers the requests of a search through `POST {url}/completions`, or a chat's.
 
     Args:
         url: of the API, with its version: `http://localhost:8000/v1`.
         model: its name on the server.
-        template: what is sent, `{prompt}` in it standing for the prompt; a chat model
-            wants its template here. The steps so far follow it.
+        template: what is sent, `{prompt}` in it standing for the prompt; without `chat` a
+            chat model wants its template here. The steps so far follow it.
+        chat: use `POST {url}/chat/completions`: what is sent is the user's message, the
+            steps so far are the beginning of the assistant's. Needs a server that goes on
+            with such a message; one that begins another is refused, where its count of
+            tokens shows it. Candidates cannot be scored.
         api_key: sent as a bearer token.
         temperature, top_p: as the server takes them.
         log_probs: ask for log-probs, of which priors are made; some servers have none.
@@ -59,6 +74,7 @@ class OpenAIEvaluator:
     url: str
     model: str
     template: str = "{prompt}"
+    chat: bool = False
     api_key: str | None = field(default=None, repr=False)
     temperature: float = 1.0
     top_p: float = 1.0
@@ -88,10 +104,12 @@ class OpenAIEvaluator:
         if not self.timeout > 0:
             raise OptionError(f"timeout: got {self.timeout}, expected seconds above 0")
         self._connection: Connection | None = None
+        self._endpoint: Endpoint = Chat() if self.chat else Completions()
+        self._goes_on = not self.chat  # whether the server is known to go on with a message
 
     async def __aenter__(self) -> OpenAIEvaluator:
         """Opens connections that last for the block."""
-        self._connection = Connection(self)
+        self._connection = Connection(self, self._endpoint.path)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -106,9 +124,16 @@ class OpenAIEvaluator:
             async with self:
                 return await self.answer(requests)
         connection = self._connection
-        return list(await asyncio.gather(*(self._answer(connection, r) for r in requests)))
+        refused = None
+        if not self._goes_on and any(map(self._text, requests)):
+            refused = await self._cannot_go_on(connection)
+        return list(await asyncio.gather(*(self._answer(connection, r, refused) for r in requests)))
 
-    async def _answer(self, connection: Connection, request: Request) -> Answer:
+    async def _answer(
+        self, connection: Connection, request: Request, refused: EvaluatorError | None
+    ) -> Answer:
+        if refused is not None and self._text(request):
+            return Answer(error=refused)
         try:
             if request.kind == "value":
                 return Answer(value=await self._value(connection, request))
@@ -120,9 +145,44 @@ class OpenAIEvaluator:
         except EvaluatorError as error:
             return Answer(error=error)
 
-    def _body(self, request: Request, **more: Any) -> dict[str, Any]:
-        prompt = self.template.replace("{prompt}", request.prompt) + request.text
-        return {"model": self.model, "prompt": prompt, **more, **self.extra}
+    def _text(self, request: Request) -> str:
+        """What the answer is asked to follow."""
+        return request.text + (self.judge_prompt if request.kind == "value" else "")
+
+    def _body(self, request: Request, **more: Any) -> Json:
+        prompt = self.template.replace("{prompt}", request.prompt)
+        state = self._endpoint.state(prompt, self._text(request))
+        return {"model": self.model, **state, **more, **self.extra}
+
+    async def _cannot_go_on(self, connection: Connection) -> EvaluatorError | None:
+        """Why a chat's message that is begun is not gone on with; `None` if it is.
+
+        Beginning the message with a letter costs the prompt one token. If it costs more,
+        and no less than without the request to go on, the message was closed.
+        """
+        chat = Chat()
+        try:
+            alone = await self._size(connection, chat.state("?", ""))
+            begun = await self._size(connection, chat.state("?", "a"))
+            if alone is not None and begun is not None and begun > alone + 1:
+                plain = await self._size(connection, chat.messages("?", "a"))
+                if plain is not None and plain <= begun:
+                    return connection.error(
+                        "the server begins a new message where it should go on with the "
+                        f"assistant's: a letter costs {begun - alone} tokens; use /completions "
+                        "with a template instead, or a server with continue_final_message"
+                    )
+        except EvaluatorError as error:
+            return error
+        self._goes_on = True
+        return None
+
+    async def _size(self, connection: Connection, state: Json) -> int | None:
+        """Tokens of a prompt, if the server counts them."""
+        body = {"model": self.model, **state, "max_tokens": 1, **self.extra}
+        usage = (await connection.whole(body)).get("usage")
+        size = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        return size if isinstance(size, int) else None
 
     async def _sample(self, connection: Connection, request: Request, seed: int) -> Step:
         """One step, or one rollout."""
@@ -137,16 +197,19 @@ class OpenAIEvaluator:
             stream=True,
         )
         if self.log_probs:
-            body["logprobs"] = 1
+            body |= self._endpoint.log_probs(1)
         return await connection.attempts(lambda: self._read(connection, body, expands))
 
-    async def _read(self, connection: Connection, body: dict[str, Any], steps: bool) -> Step:
+    async def _read(self, connection: Connection, body: Json, steps: bool) -> Step:
         """Read a stream to its end, or to the end of the step."""
         text, reason = "", None
         log_probs: list[Any] = []
         async for choice in connection.stream(body):
-            text += choice.get("text") or ""
-            log_probs += (choice.get("logprobs") or {}).get("token_logprobs") or []
+            try:
+                text += self._endpoint.text(choice)
+            except ValueError as error:
+                raise connection.error(str(error)) from error
+            log_probs += log_probs_of(choice)
             reason = choice.get("finish_reason") or reason
             end = _first_end(text, self.stop) if steps else None
             if end is not None:
@@ -160,6 +223,8 @@ class OpenAIEvaluator:
 
     async def _score(self, connection: Connection, request: Request, text: str) -> Step:
         """Log-probs of a candidate, of a request that is echoed."""
+        if self.chat:
+            raise OptionError('chat: got True, expected False for requests of kind "score"')
         body = self._body(request, max_tokens=1, echo=True, logprobs=1)
         start = len(body["prompt"])
         body["prompt"] += text
@@ -183,11 +248,11 @@ class OpenAIEvaluator:
         """P(good) / (P(good) + P(bad)) of the next token."""
         if self.judge is None:
             raise OptionError('judge: got None, expected two texts, for requests of kind "value"')
-        body = self._body(request, max_tokens=1, temperature=0.0, logprobs=self.judge_top)
-        body["prompt"] += self.judge_prompt
+        top_of = self._endpoint.log_probs(self.judge_top)
+        body = self._body(request, max_tokens=1, temperature=0.0, **top_of)
         found = await self._choice(connection, body, "top log-probs")
         try:
-            top = found["top_logprobs"][0]
+            top = likeliest(found)
             good, bad = (math.exp(top[text]) if text in top else 0.0 for text in self.judge)
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise connection.error(f"no top_logprobs: {error!r}") from error
@@ -195,18 +260,13 @@ class OpenAIEvaluator:
             raise connection.error(f"neither of {self.judge} among the likeliest {sorted(top)}")
         return good / (good + bad)
 
-    async def _choice(self, connection: Connection, body: dict[str, Any], what: str) -> Any:
+    async def _choice(self, connection: Connection, body: Json, what: str) -> Any:
         """The log-probs of an answer that is not streamed."""
-
-        async def ask() -> Any:
-            reply = await connection.client.post(connection.url, json=body)
-            await connection.check(reply)
-            try:
-                return reply.json()["choices"][0].get("logprobs")
-            except (ValueError, KeyError, IndexError, AttributeError) as error:
-                raise connection.error(f"no completion: {error!r}") from error
-
-        found = await connection.attempts(ask)
+        reply = await connection.whole(body)
+        try:
+            found = reply["choices"][0].get("logprobs")
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise connection.error(f"no completion: {error!r}") from error
         if not isinstance(found, dict):
             raise connection.error(f"got no log-probs: the server has no {what}")
         return found
@@ -220,12 +280,12 @@ def _first_end(text: str, stops: Sequence[str]) -> int | None:
 
 
 def _numbers(log_probs: Sequence[Any], connection: Connection) -> tuple[float, ...]:
-    """Log-probs, each a finite number or refused."""
+    """Log-probs, each a finite number or refused; what rounding left above 0 is 0."""
     for value in log_probs:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or not math.isfinite(value)
+            or not -math.inf < value < ROUNDING
         ):
-            raise connection.error(f"got log-prob {value!r}, expected a finite number")
-    return tuple(float(value) for value in log_probs)
+            raise connection.error(f"got log-prob {value!r}, expected a number of at most 0")
+    return tuple(min(float(value), 0.0) for value in log_probs)
