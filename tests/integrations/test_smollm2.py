@@ -116,6 +116,11 @@ def test_behind_a_server_that_is_killed(smollm: tuple[Any, Any], tmp_path: Path)
     tokenizer.save_pretrained(tmp_path)
     del plain
     with served(tmp_path) as (running, url):
+        # This server goes on with no message, and says so.
+        chat = OpenAIEvaluator(url, str(tmp_path), chat=True, log_probs=False, max_step_tokens=4)
+        asked = Request("expand", SUM.question, (Step("3 + 4 ="),), 1, (1,))
+        (answer,) = asyncio.run(chat.answer([asked]))
+        assert "status 422" in str(answer.error) and "continue_final" in str(answer.error)
         evaluator = OpenAIEvaluator(
             url,
             str(tmp_path),
