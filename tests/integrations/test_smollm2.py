@@ -140,7 +140,8 @@ def test_behind_a_server_that_is_killed(smollm: tuple[Any, Any], tmp_path: Path)
         ]
         prompts = [problem.question for problem in problems]
         steps = StepEvaluator(evaluator, prompts, verifier(problems), children=2, rollouts=2)
-        search = ap.Search(2, 1000, num_simulations=400)
+        # Leaves are not given up before the server is.
+        search = ap.Search(2, 1000, num_simulations=400, max_failures=100)
 
         def kill_late(done: int) -> None:
             if done >= 2:
