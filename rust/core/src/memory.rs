@@ -1,9 +1,24 @@
 //! Memory for results: zeroed, and in huge pages where the system has them.
 //!
-//! May depend on `tokens` and `error`.
+//! May depend on `error` alone.
+
+use std::alloc::{Layout, alloc_zeroed};
 
 use crate::error::{Error, Result};
-use crate::tokens::Real;
+
+/// Numbers whose zero is all bits 0.
+///
+/// # Safety
+///
+/// All bits 0 must be a value of the type, and it must need no dropping.
+pub unsafe trait Zeros: Copy {}
+
+// SAFETY: so the standards of floating-point and of binary numbers say.
+unsafe impl Zeros for f32 {}
+// SAFETY: as above.
+unsafe impl Zeros for f64 {}
+// SAFETY: as above.
+unsafe impl Zeros for u32 {}
 
 /// Sizes from here on are worth huge pages, in bytes.
 const LARGE: usize = 4 << 20;
@@ -15,17 +30,28 @@ const LARGE: usize = 4 << 20;
 /// # Errors
 ///
 /// [`Error::Memory`] where the system has not so much.
-pub fn zeroed<T: Real>(len: usize) -> Result<Vec<T>> {
-    // Asked for and given back first, because `vec!` ends the process where it gets none,
-    // and zeroing memory that was reserved would touch all of it.
-    reserve(&mut Vec::<T>::new(), len)?;
-    let mut values = vec![T::default(); len];
+pub fn zeroed<T: Zeros>(len: usize) -> Result<Vec<T>> {
+    // Not `vec!`, which ends the process where it gets none; nor asking for room first, and
+    // then zeroing it, which touches all of it before it is known to be large.
+    let none = Error::Memory { bytes: len as u128 * size_of::<T>() as u128 };
+    let Ok(layout) = Layout::array::<T>(len) else { return Err(none) };
+    if layout.size() == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the layout is not of size 0.
+    let start = unsafe { alloc_zeroed(layout) }.cast::<T>();
+    if start.is_null() {
+        return Err(none);
+    }
+    // SAFETY: `start` is of the allocator that `Vec` has, for just so many values, which are
+    // there: all bits 0 is one.
+    let mut values = unsafe { Vec::from_raw_parts(start, len, len) };
     in_huge_pages(&mut values);
     Ok(values)
 }
 
 /// `len` values, each from its index, in memory as that of [`zeroed`].
-pub fn filled<T: Real>(len: usize, value: impl Fn(usize) -> T) -> Result<Vec<T>> {
+pub fn filled<T: Zeros>(len: usize, value: impl Fn(usize) -> T) -> Result<Vec<T>> {
     let mut values = zeroed(len)?;
     values.iter_mut().enumerate().for_each(|(i, own)| *own = value(i));
     Ok(values)
@@ -84,6 +110,8 @@ mod tests {
 
     #[test]
     fn too_much_is_an_error() {
-        assert_eq!(zeroed::<f64>(1 << 60), Err(Error::Memory { bytes: 1 << 63 }));
+        for len in [1 << 50, 1 << 60, usize::MAX] {
+            assert_eq!(zeroed::<f64>(len), Err(Error::Memory { bytes: 8 * len as u128 }));
+        }
     }
 }

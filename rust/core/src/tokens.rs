@@ -1,11 +1,13 @@
 //! Tokens to spans and back: runs of a mask, and values spread over tokens.
 //!
-//! May depend on `column`, `ragged`, `exec` and `error`.
+//! May depend on `column`, `ragged`, `exec`, `memory` and `error`.
 
 use std::ops::Range;
 
+use crate::memory::Zeros;
+
 /// A floating-point type that results can be written in.
-pub trait Real: Copy + Default + PartialEq + Send + Sync + 'static {
+pub trait Real: Zeros + Default + PartialEq + Send + Sync + 'static {
     /// Narrows a result.
     fn from_f64(x: f64) -> Self;
     /// Widens a result.
