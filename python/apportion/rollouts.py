@@ -174,10 +174,14 @@ class Rollouts:
             **values: further columns: per node `(nodes,)`, such as `outcome_rewards`, read at
                 leaves; per token flat.
         """
-        count = len(integers("parents", parents))
-        offsets = np.arange(count + 1) if token_offsets is None else token_offsets
         columns = {**values, "parents": parents}
-        return cls.from_ragged(offsets, mask=mask, nan_rewards=nan_rewards, **columns)
+        if token_offsets is not None:
+            return cls.from_ragged(token_offsets, mask=mask, nan_rewards=nan_rewards, **columns)
+        count = len(integers("parents", parents))
+        flat = None if mask is None else mask_array("mask", mask)
+        if flat is not None and flat.shape != (count,):
+            raise InputError(f"mask: got shape {flat.shape}, expected ({count},), one a node")
+        return cls._build(Layout(count, width=1, mask=flat), columns, nan=NanPolicy(nan_rewards))
 
     @classmethod
     def from_lists(

@@ -50,13 +50,6 @@ pub fn zeroed<T: Zeros>(len: usize) -> Result<Vec<T>> {
     Ok(values)
 }
 
-/// `len` values, each from its index, in memory as that of [`zeroed`].
-pub fn filled<T: Zeros>(len: usize, value: impl Fn(usize) -> T) -> Result<Vec<T>> {
-    let mut values = zeroed(len)?;
-    values.iter_mut().enumerate().for_each(|(i, own)| *own = value(i));
-    Ok(values)
-}
-
 /// Makes room for `len` more values.
 pub fn reserve<T>(values: &mut Vec<T>, len: usize) -> Result<()> {
     values

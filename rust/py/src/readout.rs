@@ -55,7 +55,7 @@ pub fn node_values<'py>(
         a_node("values", leaf_values.len(), &parents)?;
         a_node("visits", visits.map_or(parents.len(), <[f64]>::len), &parents)?;
         let visits = visits.map(|v| Floats::F64(v.into()));
-        let known = values::Known { values: None, visits: visits.as_ref() };
+        let known = values::Known { visits: visits.as_ref(), ..values::Known::default() };
         values::node_values(&parents, mode, known, |n| match leaf_values[n] {
             value if value.is_infinite() => Err(Error::Value {
                 argument: "values".to_owned(),

@@ -6,10 +6,10 @@ use crate::column::{
 use crate::credit::vineppo::{TURN_VALUES, chain};
 use crate::credit::{Credit, Values};
 use crate::error::Result;
-use crate::memory::zeroed;
-use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, VISITS};
+use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, Part, Per, VISITS, total};
 use crate::options::{NonNegative, Unit};
 use crate::rollouts::Rollouts;
+use crate::stats::Counts;
 use crate::tree::readout::siblings::child_moments;
 use crate::tree::readout::values::ValueMode;
 
@@ -82,12 +82,28 @@ fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
         return along_chains(rollouts, options);
     }
     let nodes = Nodes::read(rollouts)?;
-    let (parents, tally) = (nodes.parents(), nodes.values(options.value_mode)?);
+    let kept = if options.drop_zero { Per::Node } else { Per::Nothing };
+    let units = [Per::Node, Per::Node, Per::Node, kept];
+    let ([advantages, gains, values, kept], counts) =
+        nodes.by_part(units, |part, columns| in_trees(part, options, columns))?;
+    let mut credit = Credit::new(nodes.edges(advantages), total(counts))
+        .with("best_of_gain", nodes.edges(gains))
+        .with("node_values", nodes.edges(values));
+    credit.loss_mask = options.drop_zero.then(|| nodes.edges(kept));
+    Ok(credit)
+}
+
+/// Credit of the segments of trees, their gains, values of nodes, and which are trained.
+fn in_trees(
+    part: &Part<'_>,
+    options: &Options,
+    [advantages, gains, node_values, kept]: [&mut [f64]; 4],
+) -> Result<Counts> {
+    let (parents, tally) = (part.parents(), part.values(options.value_mode)?);
     let values = &tally.values;
     let siblings = if options.scale { child_moments(&parents, values) } else { Vec::new() };
     let miss = |n: usize| power(1.0 - values[n], options.best_of);
-    let (mut advantages, mut gains) = (zeroed::<f64>(nodes.len())?, zeroed(nodes.len())?);
-    for n in 0..nodes.len() {
+    for n in 0..part.len() {
         let Some(p) = parents.of(n).filter(|_| !values[n].is_nan()) else { continue };
         advantages[n] = values[n] - values[p];
         gains[n] = miss(p) - miss(n);
@@ -95,14 +111,11 @@ fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
             advantages[n] /= siblings[p].variance(0.0).sqrt() + *options.eps;
         }
     }
-    let kept = |(a, b): (&f64, &f64)| f64::from(u8::from(a + b != 0.0));
-    let mask = options.drop_zero.then(|| advantages.iter().zip(&gains).map(kept).collect());
-    let counts = nodes.counts(&tally);
-    let mut credit = Credit::new(nodes.edges(advantages), counts)
-        .with("best_of_gain", nodes.edges(gains))
-        .with("node_values", nodes.edges(tally.values));
-    credit.loss_mask = mask.map(|mask| nodes.edges(mask));
-    Ok(credit)
+    for (kept, (a, b)) in kept.iter_mut().zip(advantages.iter().zip(gains.iter())) {
+        *kept = f64::from(u8::from(a + b != 0.0));
+    }
+    node_values.copy_from_slice(values);
+    Ok(part.counts(&parents.trees(), &tally))
 }
 
 /// `x^k`; the usual 4 without a loop, of which a forest has many.

@@ -8,12 +8,13 @@ use crate::column::{
 use crate::credit::{Credit, Values};
 use crate::error::Result;
 use crate::group::Groups;
-use crate::memory::filled;
-use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, VISITS};
+use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, Part, Per, VISITS, total};
 use crate::options::NonNegative;
 use crate::rollouts::Rollouts;
 use crate::stats::{Counts, Moments, Normaliser, Weighting, Weights};
-use crate::tree::readout::values::{ValueMode, leaf_counts};
+use crate::tree::parents::Trees;
+use crate::tree::readout::siblings::tree_moments;
+use crate::tree::readout::values::ValueMode;
 
 /// Trees of trajectories.
 const TREE_IDS: ColumnSpec = ColumnSpec {
@@ -119,26 +120,66 @@ fn of_paths(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
 
 fn of_rows(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
     let nodes = Nodes::read(rollouts)?;
-    let (parents, tally) = (nodes.parents(), nodes.leaf_means()?);
-    let leaves: Vec<usize> = (0..nodes.len()).filter(|&n| tally.is_leaf(n)).collect();
-    let roots = parents.roots();
-    let mut tops: Vec<usize> = Vec::with_capacity(nodes.len());
-    for n in 0..nodes.len() {
-        let below_root = parents.of(n).filter(|&p| parents.of(p).is_some());
-        tops.push(below_root.map_or(n, |p| tops[p]));
-    }
-    let prompts = Groups::by(leaves.len(), |i| roots[leaves[i]]);
-    let trees = Groups::by(leaves.len(), |i| tops[leaves[i]]);
-    let scores: Vec<f64> = leaves.iter().map(|&n| tally.values[n]).collect();
-    let (inter, intra, both, counts) = parts(options, &scores, &prompts, &trees);
-    let spread = |of_leaves: Vec<f64>| {
-        let mut by_node = vec![f64::NAN; nodes.len()];
-        leaves.iter().zip(of_leaves).for_each(|(&n, x)| by_node[n] = x);
-        nodes.paths(&by_node)
+    let ([both, inter, intra], counts) =
+        nodes.by_part([Per::Node; 3], |part, columns| deviations(part, options, columns))?;
+    Ok(Credit::new(nodes.edges(both), total(counts))
+        .with("inter_tree", nodes.edges(inter))
+        .with("intra_tree", nodes.edges(intra)))
+}
+
+/// As [`parts`], of nodes. The mean of deviations of the leaves below a node is the deviation
+/// of their mean, since all of them are of the node's prompt and tree.
+fn deviations(
+    part: &Part<'_>,
+    options: &Options,
+    [both, inter, intra]: [&mut [f64]; 3],
+) -> Result<Counts> {
+    let (parents, tally) = (part.parents(), part.leaf_means()?);
+    let (prompts, mut trees) = (parents.trees(), Trees::default());
+    let below_top = |n| parents.of(n).filter(|&p| parents.of(p).is_some());
+    (0..part.len()).for_each(|n| trees.add(below_top(n)));
+    let leaf = |n: usize| f64::from(u8::from(tally.is_leaf(n)));
+    let standards = |of: &Trees, values: &[f64]| -> Vec<Standard> {
+        tree_moments(of, values, leaf).iter().map(|of| Standard::new(of, options)).collect()
     };
-    Ok(Credit::new(spread(both)?, counts)
-        .with("inter_tree", spread(inter)?)
-        .with("intra_tree", spread(intra)?))
+    let of_prompts = standards(&prompts, &tally.values);
+    for (n, inter) in inter.iter_mut().enumerate() {
+        *inter = of_prompts[prompts.of[n] as usize].apply(tally.values[n]);
+    }
+    let scores = if options.mode == Mode::Twice { &*inter } else { &tally.values[..] };
+    let of_trees = standards(&trees, scores);
+    for (n, intra) in intra.iter_mut().enumerate() {
+        *intra = of_trees[trees.of[n] as usize].apply(scores[n]);
+    }
+    for n in 0..part.len() {
+        if parents.of(n).is_none() || tally.values[n].is_nan() {
+            (inter[n], intra[n]) = (0.0, 0.0);
+        }
+        both[n] = if options.mode == Mode::Tree { inter[n] + intra[n] } else { intra[n] };
+    }
+    Ok(part.counts(&prompts, &tally))
+}
+
+/// `(x - mean) / (std + eps)` of a group.
+struct Standard {
+    mean: f64,
+    divisor: f64,
+}
+
+impl Standard {
+    fn new(of: &Moments, options: &Options) -> Self {
+        if of.count == 1.0 {
+            return Self { mean: 0.0, divisor: 1.0 + *options.eps };
+        }
+        let std = of.variance(*options.ddof).sqrt();
+        // Without spread all are 0.
+        let divisor = if std > 0.0 { std + *options.eps } else { f64::INFINITY };
+        Self { mean: of.mean, divisor }
+    }
+
+    fn apply(&self, x: f64) -> f64 {
+        (x - self.mean) / self.divisor
+    }
 }
 
 /// Deviations within prompts, within trees, and what the mode makes of both.
@@ -181,19 +222,22 @@ fn trees(rollouts: &Rollouts<'_>) -> Result<Groups> {
 
 fn differences(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
     let nodes = Nodes::read(rollouts)?;
-    let (parents, tally) = (nodes.parents(), nodes.values(options.value_mode)?);
-    let leaves = leaf_counts(&parents, &tally)?;
-    let values = &tally.values;
-    let one = |n: usize| {
-        let p = parents.of(n).filter(|_| !values[n].is_nan())?;
-        let bonus = (values[n] - values[p] - options.margin).max(0.0);
-        Some((values[n] + bonus) / leaves[n].sqrt())
-    };
-    let advantages = filled(nodes.len(), |n| one(n).unwrap_or(0.0))?;
-    let counts = nodes.counts(&tally);
-    Ok(Credit::new(nodes.edges(advantages), counts)
+    let ([advantages, leaves, values], counts) =
+        nodes.by_part([Per::Node; 3], |part, [advantages, leaf_counts, node_values]| {
+            let (parents, tally) = (part.parents(), part.values(options.value_mode)?);
+            let (leaves, values) = (part.leaf_counts(&tally)?, &tally.values);
+            for n in (0..part.len()).filter(|&n| !values[n].is_nan()) {
+                let Some(p) = parents.of(n) else { continue };
+                let bonus = (values[n] - values[p] - options.margin).max(0.0);
+                advantages[n] = (values[n] + bonus) / leaves[n].sqrt();
+            }
+            leaf_counts.copy_from_slice(&leaves);
+            node_values.copy_from_slice(values);
+            Ok(part.counts(&parents.trees(), &tally))
+        })?;
+    Ok(Credit::new(nodes.edges(advantages), total(counts))
         .with("leaf_counts", nodes.edges(leaves))
-        .with("node_values", nodes.edges(tally.values)))
+        .with("node_values", nodes.edges(values)))
 }
 
 fn per_token(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
@@ -226,21 +270,20 @@ fn per_token(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
             within_tree[tree] = within_tree[tree].merge(own);
         }
     }
-    let z = |x: f64, of: &Moments| match of.count {
-        1.0 => x / (1.0 + *options.eps),
-        _ if of.squares == 0.0 => 0.0,
-        _ => (x - of.mean) / (of.variance(*options.ddof).sqrt() + *options.eps),
+    let standards = |all: &[Moments]| -> Vec<Standard> {
+        all.iter().map(|of| Standard::new(of, options)).collect()
     };
+    let (of_prompts, of_trees) = (standards(&within_prompt), standards(&within_tree));
     let mut out = vec![0.0; rollouts.rows().total()];
     for row in (0..rows).filter(|&row| present[row]) {
         reader.read(row)?;
         let (prompt, tree) =
-            (within_prompt[prompt_of[row] as usize], within_tree[tree_of[row] as usize]);
+            (&of_prompts[prompt_of[row] as usize], &of_trees[tree_of[row] as usize]);
         let own = &mut out[rollouts.rows().range(row)];
         for ((credit, &reward), _) in
             own.iter_mut().zip(&reader.rewards).zip(&reader.mask).filter(|(_, m)| **m)
         {
-            *credit = z(reward, &prompt) + z(reward, &tree);
+            *credit = prompt.apply(reward) + tree.apply(reward);
         }
     }
     let counts = rollouts.normalise(&Normaliser::default(), &outcomes, Weighting::Trajectory)?.1;

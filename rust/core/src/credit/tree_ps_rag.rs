@@ -4,12 +4,12 @@ use crate::choice;
 use crate::column::{OUTCOME_REWARDS, REWARD_MATRIX, TOKEN_REWARDS};
 use crate::credit::Credit;
 use crate::error::Result;
-use crate::memory::filled;
-use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, VISITS};
+use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, Part, Per, VISITS, total};
 use crate::options::NonNegative;
 use crate::rollouts::Rollouts;
+use crate::stats::Counts;
 use crate::tree::readout::siblings::child_moments;
-use crate::tree::readout::values::{ValueMode, leaf_counts};
+use crate::tree::readout::values::ValueMode;
 
 choice! {
     /// What a node's value is compared with.
@@ -77,18 +77,27 @@ crate::method! {
 
 fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
     let nodes = Nodes::read(rollouts)?;
-    let (parents, tally) = (nodes.parents(), nodes.values(options.value_mode)?);
-    let values = &tally.values;
-    let counts = nodes.counts(&tally);
-    let roots = parents.roots();
+    let ([advantages, values], counts) =
+        nodes.by_part([Per::Node; 2], |part, columns| of_part(part, options, columns))?;
+    let credit = Credit::new(nodes.edges(advantages), total(counts));
+    Ok(credit.with("node_values", nodes.edges(values)))
+}
+
+fn of_part(
+    part: &Part<'_>,
+    options: &Options,
+    [advantages, node_values]: [&mut [f64]; 2],
+) -> Result<Counts> {
+    let (parents, tally) = (part.parents(), part.values(options.value_mode)?);
+    let (trees, values) = (parents.trees(), &tally.values);
     let by_sibling = options.baseline == Baseline::Sibling;
     let siblings = if by_sibling { child_moments(&parents, values) } else { Vec::new() };
-    let leaves = if options.per_leaf_root { leaf_counts(&parents, &tally)? } else { Vec::new() };
+    let leaves = if options.per_leaf_root { part.leaf_counts(&tally)? } else { Vec::new() };
     let one = |n: usize| {
         let p = parents.of(n).filter(|_| !values[n].is_nan())?;
         let local = values[n] - values[p];
         let above = match options.baseline {
-            Baseline::GlobalLocal => local + (values[n] - values[roots[n] as usize]),
+            Baseline::GlobalLocal => local + (values[n] - values[trees.root(n)]),
             Baseline::Parent => local,
             Baseline::Sibling if siblings[p].squares == 0.0 => 0.0,
             Baseline::Sibling => {
@@ -98,7 +107,7 @@ fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
         };
         Some(if options.per_leaf_root { above / leaves[n].sqrt() } else { above })
     };
-    let advantages = filled(nodes.len(), |n| one(n).unwrap_or(0.0))?;
-    let (advantages, values) = (nodes.edges(advantages), nodes.edges(tally.values));
-    Ok(Credit::new(advantages, counts).with("node_values", values))
+    advantages.iter_mut().enumerate().for_each(|(n, own)| *own = one(n).unwrap_or(0.0));
+    node_values.copy_from_slice(values);
+    Ok(part.counts(&trees, &tally))
 }

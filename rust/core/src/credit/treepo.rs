@@ -5,13 +5,13 @@ use crate::choice;
 use crate::column::{OUTCOME_REWARDS, REWARD_MATRIX, TOKEN_REWARDS};
 use crate::credit::Credit;
 use crate::error::Result;
-use crate::memory::filled;
-use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, VISITS};
+use crate::nodes::{NODE_IDS, NODE_VALUES, Nodes, PARENTS, Part, Per, VISITS, total};
 use crate::options::Unit;
 use crate::rollouts::Rollouts;
-use crate::stats::Moments;
+use crate::stats::{Counts, Moments};
+use crate::tree::parents::Parents;
 use crate::tree::readout::siblings::child_moments;
-use crate::tree::readout::values::{Tally, ValueMode, leaf_counts};
+use crate::tree::readout::values::{Tally, ValueMode};
 use crate::whiten::Whitening;
 
 choice! {
@@ -123,49 +123,69 @@ const NO_SPREAD: f64 = 1e-8;
 
 fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
     let nodes = Nodes::read(rollouts)?;
-    match options.form {
-        Form::Subgroup => subgroups(&nodes, options),
-        Form::Segment => segments(&nodes, options),
+    let (unit, paths) = match options.form {
+        Form::Subgroup => (Per::Path, Per::Path),
+        Form::Segment if options.against_prefixes => (Per::Place, Per::Path),
+        Form::Segment => (Per::Place, Per::Nothing),
+    };
+    let ([mut advantages, path_scores], found) =
+        nodes.by_part([unit, paths], |part, columns| match options.form {
+            Form::Subgroup => subgroups(part, options, columns),
+            Form::Segment => segments(part, options, columns),
+        })?;
+    if options.whiten {
+        let all = found.iter().fold(Moments::default(), |all, (_, part)| all.merge(*part));
+        let map = Whitening::VERL.fit(&all);
+        for x in &mut advantages {
+            *x = if x.is_nan() { 0.0 } else { map.apply(*x) };
+        }
     }
+    let counts = total(found.into_iter().map(|(counts, _)| counts));
+    let credit = Credit::new(nodes.credit(unit, advantages), counts);
+    Ok(match paths {
+        Per::Nothing => credit,
+        unit => credit.with("path_scores", nodes.credit(unit, path_scores)),
+    })
 }
 
-fn subgroups(nodes: &Nodes<'_, '_>, options: &Options) -> Result<Credit> {
-    let tally = nodes.leaf_means()?;
-    let flat = if options.drop_flat { flat(nodes, &tally) } else { Vec::new() };
+/// Credit of whole answers and the same before whitening, and what that has to know. Credit
+/// to be whitened is NaN where there is none.
+fn subgroups(
+    part: &Part<'_>,
+    options: &Options,
+    [advantages, path_scores]: [&mut [f64]; 2],
+) -> Result<(Counts, Moments)> {
+    let (parents, tally) = (part.parents(), part.leaf_means()?);
+    let flat = if options.drop_flat { flat(part, &tally) } else { Vec::new() };
     let by_size = options.combine == Combine::GroupSize;
-    let scores = against(nodes, &tally, |n| {
+    let scores = against(part, &tally, |n| {
         let leaves = tally.count(n);
-        let root = nodes.parents().of(n).is_none();
+        let root = parents.of(n).is_none();
         let counted = root || (leaves > 1.0 && !(options.drop_flat && flat[n]));
         let mean = if root && leaves == 1.0 { 0.0 } else { tally.values[n] };
-        (
-            mean,
-            if !counted {
-                0.0
-            } else if by_size {
-                leaves
-            } else {
-                1.0
-            },
-        )
+        let weight = if by_size { leaves } else { 1.0 };
+        (mean, if counted { weight } else { 0.0 })
     });
-    let mut advantages = scores.clone();
-    if options.whiten {
-        whiten(&mut advantages, &nodes.leaf_tokens()?);
+    part.write_paths(&scores, path_scores)?;
+    advantages.copy_from_slice(path_scores);
+    zero_absent(path_scores);
+    let counts = part.counts(&parents.trees(), &tally);
+    if !options.whiten {
+        zero_absent(advantages);
+        return Ok((counts, Moments::default()));
     }
-    let counts = nodes.counts(&tally);
-    Ok(Credit::new(nodes.paths(&advantages)?, counts).with("path_scores", nodes.paths(&scores)?))
+    Ok((counts, standing(&scores, &part.leaf_tokens()?)))
 }
 
-/// Scores of leaves less the mean of what `part` says of the nodes along their paths: a
+/// Scores of leaves less the mean of what `says` has of the nodes along their paths: a
 /// value and its weight. NaN at nodes that are not finished leaves.
-fn against(nodes: &Nodes<'_, '_>, tally: &Tally, part: impl Fn(usize) -> (f64, f64)) -> Vec<f64> {
-    let parents = nodes.parents();
-    let mut along = vec![(0.0, 0.0); nodes.len()];
-    let mut scores = vec![f64::NAN; nodes.len()];
-    for n in 0..nodes.len() {
+fn against(part: &Part<'_>, tally: &Tally, says: impl Fn(usize) -> (f64, f64)) -> Vec<f64> {
+    let parents = part.parents();
+    let mut along = vec![(0.0, 0.0); part.len()];
+    let mut scores = vec![f64::NAN; part.len()];
+    for n in 0..part.len() {
         let (mut mean, mut total) = parents.of(n).map_or((0.0, 0.0), |p| along[p]);
-        let (value, weight) = part(n);
+        let (value, weight) = says(n);
         if weight > 0.0 {
             total += weight;
             mean = if total == weight { value } else { mean + (value - mean) * weight / total };
@@ -179,10 +199,10 @@ fn against(nodes: &Nodes<'_, '_>, tally: &Tally, part: impl Fn(usize) -> (f64, f
 }
 
 /// Nodes below which all leaves have the same score.
-fn flat(nodes: &Nodes<'_, '_>, tally: &Tally) -> Vec<bool> {
-    let parents = nodes.parents();
-    let mut flat = vec![true; nodes.len()];
-    for n in (0..nodes.len()).rev() {
+fn flat(part: &Part<'_>, tally: &Tally) -> Vec<bool> {
+    let parents = part.parents();
+    let mut flat = vec![true; part.len()];
+    for n in (0..part.len()).rev() {
         if let Some(p) = parents.of(n).filter(|_| !tally.values[n].is_nan()) {
             flat[p] &= flat[n] && tally.values[n] == tally.values[p];
         }
@@ -190,49 +210,46 @@ fn flat(nodes: &Nodes<'_, '_>, tally: &Tally) -> Vec<bool> {
     flat
 }
 
-fn segments(nodes: &Nodes<'_, '_>, options: &Options) -> Result<Credit> {
-    let parents = nodes.parents();
-    let mut tally = nodes.values(options.value_mode)?;
-    let counts = nodes.counts(&tally);
-    let mut path_scores = None;
+/// Credit of segments, scores of paths against their prefixes where asked for, and what
+/// whitening has to know; see [`subgroups`].
+fn segments(
+    part: &Part<'_>,
+    options: &Options,
+    [advantages, path_scores]: [&mut [f64]; 2],
+) -> Result<(Counts, Moments)> {
+    let parents = part.parents();
+    let mut tally = part.values(options.value_mode)?;
+    let counts = part.counts(&parents.trees(), &tally);
     if options.against_prefixes {
-        let means = nodes.leaf_means()?;
-        let scores = against(nodes, &means, |n| (means.values[n], means.count(n)));
-        tally = nodes.values_of(options.value_mode, |n| scores[n])?;
-        path_scores = Some(nodes.paths(&scores)?);
+        let means = part.leaf_means()?;
+        let scores = against(part, &means, |n| (means.values[n], means.count(n)));
+        tally = part.values_of(options.value_mode, |n| scores[n])?;
+        part.write_paths(&scores, path_scores)?;
+        zero_absent(path_scores);
     }
     let mut values = tally.values.clone();
     if options.sibling_norm {
-        normalise_siblings(nodes, &mut values);
+        normalise_siblings(&parents, &mut values);
     }
-    for n in (0..nodes.len()).filter(|&n| parents.of(n).is_none()) {
-        if options.root_value == RootValue::Zero {
-            values[n] = 0.0;
-        }
+    if options.root_value == RootValue::Zero {
+        (0..part.len()).filter(|&n| parents.of(n).is_none()).for_each(|n| values[n] = 0.0);
     }
-    let places = nodes.places();
-    let discounts = options.eta.map(|eta| nodes.discounts(*eta, &tally)).transpose()?;
-    let one = |place: usize| {
-        let n = places[place];
-        let p = parents.of(n).filter(|_| !values[n].is_nan())?;
-        Some(values[n] - discounts.as_ref().map_or(1.0, |of| of[place]) * values[p])
-    };
-    // NaN keeps roots and what has no value out of the whitening.
-    let mut advantages = filled(places.len(), |place| one(place).unwrap_or(f64::NAN))?;
-    if options.whiten {
-        let leaves = leaf_counts(&parents, &tally)?;
-        whiten(&mut advantages, &nodes.tokens(&tally, &leaves)?);
+    let discounts = options.eta.map(|eta| part.discounts(*eta, &tally)).transpose()?;
+    for (place, advantage) in advantages.iter_mut().enumerate() {
+        let n = part.node(place);
+        let discount = discounts.as_ref().map_or(1.0, |of| of[place]);
+        *advantage = parents.of(n).map_or(f64::NAN, |p| values[n] - discount * values[p]);
     }
-    advantages.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
-    let credit = Credit::new(nodes.at_places(advantages), counts);
-    Ok(match path_scores {
-        Some(scores) => credit.with("path_scores", scores),
-        None => credit,
-    })
+    if !options.whiten {
+        zero_absent(advantages);
+        return Ok((counts, Moments::default()));
+    }
+    let leaves = part.leaf_counts(&tally)?;
+    Ok((counts, standing(advantages, &part.tokens(&tally, &leaves)?)))
 }
 
-fn normalise_siblings(nodes: &Nodes<'_, '_>, values: &mut [f64]) {
-    let (parents, siblings) = (nodes.parents(), child_moments(&nodes.parents(), values));
+fn normalise_siblings(parents: &Parents<'_>, values: &mut [f64]) {
+    let siblings = child_moments(parents, values);
     for (n, value) in values.iter_mut().enumerate() {
         let Some(of) = parents.of(n).map(|p| siblings[p]).filter(|of| of.count > 1.0) else {
             continue;
@@ -242,10 +259,12 @@ fn normalise_siblings(nodes: &Nodes<'_, '_>, values: &mut [f64]) {
     }
 }
 
-/// Whitens values that stand so many times each; NaN stays.
-fn whiten(values: &mut [f64], counts: &[f64]) {
-    let standing = values.iter().zip(counts).filter(|(x, n)| !x.is_nan() && **n > 0.0);
-    let all = standing.map(|(&x, &n)| Moments::repeated(x, n));
-    let map = Whitening::VERL.fit(&all.fold(Moments::default(), Moments::merge));
-    values.iter_mut().for_each(|x| *x = map.apply(*x));
+/// Moments of values that stand so many times each, absent ones left out.
+fn standing(values: &[f64], counts: &[f64]) -> Moments {
+    let all = values.iter().copied().zip(counts.iter().copied());
+    Moments::weighted(all.filter(|&(x, n)| !x.is_nan() && n > 0.0))
+}
+
+fn zero_absent(values: &mut [f64]) {
+    values.iter_mut().for_each(|x| *x = if x.is_nan() { 0.0 } else { *x });
 }

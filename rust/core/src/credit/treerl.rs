@@ -5,10 +5,11 @@ use crate::column::{OUTCOME_REWARDS, REWARD_MATRIX, TOKEN_REWARDS};
 use crate::credit::Credit;
 use crate::error::Result;
 use crate::memory::zeroed;
-use crate::nodes::{NODE_IDS, Nodes, PARENTS};
+use crate::nodes::{NODE_IDS, Nodes, PARENTS, Part, Per, total};
 use crate::rollouts::Rollouts;
-use crate::tree::parents::Parents;
-use crate::tree::readout::values::{Tally, ValueMode};
+use crate::stats::Counts;
+use crate::tree::parents::Trees;
+use crate::tree::readout::siblings::tree_moments;
 
 choice! {
     /// Over what the mean that is taken off runs.
@@ -74,77 +75,67 @@ const NO_DIFFERENCE: f64 = 1e-8;
 
 fn credit(rollouts: &Rollouts<'_>, options: &Options) -> Result<Credit> {
     let nodes = Nodes::read(rollouts)?;
-    let (parents, tally) = (nodes.parents(), nodes.leaf_means()?);
-    let roots = parents.roots();
-    // Means over leaves and their number are the sums, and equal means are exactly equal.
-    let own = |n| leave_one_out(&tally, n, roots[n] as usize);
-    let mut state_values = nodes.values_of(ValueMode::Leaf, own)?.values;
-    let (mut sums, mut leaves) = (zeroed::<f64>(nodes.len())?, zeroed::<f64>(nodes.len())?);
-    leaves.iter_mut().enumerate().for_each(|(n, leaves)| *leaves = tally.count(n));
-    match options.centre {
-        Centre::Token => {
-            take_off_mean(&mut state_values, &nodes.path_tokens(&tally, &leaves)?, &roots);
-        }
-        Centre::Step => take_off_mean(&mut state_values, &leaves, &roots),
-        Centre::None => {}
-    }
-    for n in 0..nodes.len() {
-        if leaves[n] == 0.0 {
-            state_values[n] = 0.0;
-        } else if options.weighted {
-            state_values[n] /= leaves[n].sqrt();
-        }
-        sums[n] = state_values[n] * leaves[n];
-    }
-    let advantages = rewards(&parents, &state_values, &leaves, options.state_value)?;
-    let counts = nodes.counts(&tally);
-    Ok(Credit::new(nodes.edges(advantages), counts)
+    let ([advantages, sums, state_values, leaves, pass_rates], counts) =
+        nodes.by_part([Per::Node; 5], |part, columns| rewards(part, options, columns))?;
+    Ok(Credit::new(nodes.edges(advantages), total(counts))
         .with("subtree_sums", nodes.edges(sums))
         .with("state_values", nodes.edges(state_values))
         .with("leaf_counts", nodes.edges(leaves))
-        .with("pass_rates", nodes.edges(tally.values)))
+        .with("pass_rates", nodes.edges(pass_rates)))
 }
 
-/// The score of a leaf less the mean of its tree's others; NaN elsewhere.
-fn leave_one_out(tally: &Tally, n: usize, root: usize) -> f64 {
-    if !tally.is_leaf(n) {
-        return f64::NAN;
-    }
-    let (score, mean, leaves) = (tally.values[n], tally.values[root], tally.count(root));
-    // s - (L mean - s) / (L - 1), in a form that is exactly 0 where s is the mean.
-    if leaves > 1.0 { (score - mean) * leaves / (leaves - 1.0) } else { score }
-}
-
-/// Takes each tree's weighted mean off the values of its nodes.
-fn take_off_mean(values: &mut [f64], weights: &[f64], roots: &[u32]) {
-    let mut means: Vec<(f64, f64)> = vec![(0.0, 0.0); roots.len()];
-    for (n, &weight) in weights.iter().enumerate() {
-        if weight > 0.0 && !values[n].is_nan() {
-            let (mean, total) = &mut means[roots[n] as usize];
-            *total += weight;
-            *mean += (values[n] - *mean) * weight / *total;
-        }
-    }
-    for (n, (_, &root)) in weights.iter().zip(roots).enumerate() {
-        values[n] -= means[root as usize].0;
-    }
-}
-
-/// Rewards of the steps into nodes.
+/// Rewards of the steps into nodes, and what they are made of.
 fn rewards(
-    parents: &Parents<'_>,
-    state_values: &[f64],
-    leaves: &[f64],
-    with_state: bool,
-) -> Result<Vec<f64>> {
-    let nodes = parents.len();
-    let (mut differences, mut rewards) = (zeroed::<f64>(nodes)?, zeroed::<f64>(nodes)?);
-    for n in 0..nodes {
+    part: &Part<'_>,
+    options: &Options,
+    [rewards, sums, state_values, leaves, pass_rates]: [&mut [f64]; 5],
+) -> Result<Counts> {
+    let (parents, tally) = (part.parents(), part.leaf_means()?);
+    let trees = parents.trees();
+    pass_rates.copy_from_slice(&tally.values);
+    leaves.iter_mut().enumerate().for_each(|(n, leaves)| *leaves = tally.count(n));
+    // A leaf's score less the mean of the others is `(s - mean) L / (L - 1)`, `mean` and `L`
+    // those of the tree; so it is of means of leaves, and exactly 0 where they are equal.
+    let left_out = |&root: &u32| match (tally.values[root as usize], leaves[root as usize]) {
+        (mean, all) if all > 1.0 => (mean, all / (all - 1.0)),
+        _ => (0.0, 1.0),
+    };
+    let left_out: Vec<(f64, f64)> = trees.roots.iter().map(left_out).collect();
+    for (n, value) in state_values.iter_mut().enumerate() {
+        let (mean, factor) = left_out[trees.of[n] as usize];
+        *value = (tally.values[n] - mean) * factor;
+    }
+    match options.centre {
+        Centre::Token => {
+            take_off_mean(state_values, &part.path_tokens(&tally, leaves)?, &trees);
+        }
+        Centre::Step => take_off_mean(state_values, leaves, &trees),
+        Centre::None => {}
+    }
+    for n in 0..part.len() {
+        state_values[n] = match leaves[n] {
+            0.0 => 0.0,
+            // Most nodes are leaves, and their roots are slow to draw.
+            leaves if leaves > 1.0 && options.weighted => state_values[n] / leaves.sqrt(),
+            _ => state_values[n],
+        };
+        sums[n] = state_values[n] * leaves[n];
+    }
+    let mut differences: Vec<f64> = zeroed(part.len())?;
+    for n in 0..part.len() {
         let Some(p) = parents.of(n).filter(|_| leaves[n] > 0.0) else { continue };
         let difference = state_values[n] - state_values[p];
         let repeated = difference.abs() < NO_DIFFERENCE && parents.of(p).is_some();
         differences[n] = if repeated { differences[p] } else { difference };
-        rewards[n] = differences[n] + if with_state { state_values[n] } else { 0.0 };
+        rewards[n] = differences[n] + if options.state_value { state_values[n] } else { 0.0 };
     }
-    Ok(rewards)
+    Ok(part.counts(&trees, &tally))
+}
+
+/// Takes each tree's weighted mean off the values of its nodes.
+fn take_off_mean(values: &mut [f64], weights: &[f64], trees: &Trees) {
+    let moments = tree_moments(trees, values, |n| weights[n]);
+    for (value, &tree) in values.iter_mut().zip(&trees.of) {
+        *value -= moments[tree as usize].mean;
+    }
 }

@@ -5,8 +5,7 @@ use crate::column::{
 };
 use crate::credit::{Credit, Values};
 use crate::error::{Error, Result};
-use crate::memory::filled;
-use crate::nodes::{NODE_VALUES, Nodes, PARENTS};
+use crate::nodes::{NODE_VALUES, Nodes, PARENTS, Per, total};
 use crate::rollouts::Rollouts;
 use crate::stats::Counts;
 use crate::tree::readout::values::ValueMode;
@@ -93,16 +92,18 @@ fn credit(rollouts: &Rollouts<'_>, _options: &Options) -> Result<Credit> {
 
 fn of_nodes(rollouts: &Rollouts<'_>) -> Result<Credit> {
     let nodes = Nodes::read(rollouts)?;
-    let (parents, tally) = (nodes.parents(), nodes.values(ValueMode::Child)?);
-    let values = &tally.values;
-    let one = |n: usize| {
-        let p = parents.of(n).filter(|_| !values[n].is_nan())?;
-        Some(values[n] - values[p])
-    };
-    let advantages = filled(nodes.len(), |n| one(n).unwrap_or(0.0))?;
-    let counts = nodes.counts(&tally);
-    let credit = Credit::new(nodes.edges(advantages), counts);
-    Ok(credit.with("values", nodes.edges(tally.values)))
+    let ([advantages, values], counts) =
+        nodes.by_part([Per::Node; 2], |part, [advantages, node_values]| {
+            let (parents, tally) = (part.parents(), part.values(ValueMode::Child)?);
+            let values = &tally.values;
+            for n in (0..part.len()).filter(|&n| !values[n].is_nan()) {
+                advantages[n] = parents.of(n).map_or(0.0, |p| values[n] - values[p]);
+            }
+            node_values.copy_from_slice(values);
+            Ok(part.counts(&parents.trees(), &tally))
+        })?;
+    let credit = Credit::new(nodes.edges(advantages), total(counts));
+    Ok(credit.with("values", nodes.edges(values)))
 }
 
 fn outcome_at_last_turn(rollouts: &Rollouts<'_>) -> Result<Vec<f64>> {

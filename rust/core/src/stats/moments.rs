@@ -31,6 +31,19 @@ impl Moments {
         values.fold(Self::default(), |all, x| all.merge(Self::repeated(x, 1.0)))
     }
 
+    /// Of values and how often each stands there; equal values have exactly no squares.
+    pub fn weighted(mut values: impl Iterator<Item = (f64, f64)>) -> Self {
+        let Some((shift, mut count)) = values.next() else { return Self::default() };
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for (value, weight) in values {
+            let away = value - shift;
+            count += weight;
+            sum += away * weight;
+            squares += away * away * weight;
+        }
+        Self::from_sums(count, sum, squares, shift)
+    }
+
     /// Of both parts together (Chan, Golub and LeVeque 1979).
     pub fn merge(self, other: Self) -> Self {
         if self.count == 0.0 {

@@ -4,11 +4,42 @@
 //! parents and one forwards the other way; several trees lie in one array. The arena's
 //! trees have that order too. Depends on `error` alone.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 
 /// Nodes of a batch of trees by their parents; -1 starts a tree.
 #[derive(Clone, Copy, Debug)]
-pub struct Parents<'a>(&'a [i64]);
+pub struct Parents<'a> {
+    nodes: &'a [i64],
+    /// What the first node is called in `nodes`.
+    first: i64,
+}
+
+/// The trees of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trees {
+    /// Number of each node's tree, in the order of their roots.
+    pub of: Vec<u32>,
+    /// Root of each tree.
+    pub roots: Vec<u32>,
+}
+
+impl Trees {
+    /// Adds the next node, of the tree that another is of or of a new one.
+    pub fn add(&mut self, of: Option<usize>) {
+        let number = of.map_or(self.roots.len() as u32, |node| self.of[node]);
+        if of.is_none() {
+            self.roots.push(self.of.len() as u32);
+        }
+        self.of.push(number);
+    }
+
+    /// Root of a node's tree.
+    pub fn root(&self, node: usize) -> usize {
+        self.roots[self.of[node] as usize] as usize
+    }
+}
 
 impl<'a> Parents<'a> {
     /// Checks that every parent comes before its child, so that there is no cycle.
@@ -20,7 +51,7 @@ impl<'a> Parents<'a> {
         let wrong = |(i, &p): (usize, &i64)| p < -1 || p >= i as i64;
         // A fold instead of `any`: without an early exit it is vector instructions.
         if !parents.iter().enumerate().fold(false, |any, node| any | wrong(node)) {
-            return Ok(Self(parents));
+            return Ok(Self::trusted(parents));
         }
         let index = parents.iter().enumerate().position(wrong).unwrap_or(0);
         Err(Error::Value {
@@ -33,42 +64,61 @@ impl<'a> Parents<'a> {
 
     /// Takes parents of which it is known that each comes before its children.
     pub fn trusted(parents: &'a [i64]) -> Self {
-        Self(parents)
+        Self { nodes: parents, first: 0 }
+    }
+
+    /// Checks as [`new`](Self::new) does, and finds consecutive ranges of nodes that no edge
+    /// crosses: whole trees, as many as it takes for `least` nodes. A tree among whose nodes
+    /// others lie is in one range with those.
+    pub fn parts(parents: &'a [i64], least: usize) -> Result<Vec<Range<usize>>> {
+        // Where parts start; one goes once an edge reaches back over it.
+        let (mut starts, mut last) = (vec![0], 0);
+        for (n, &parent) in parents.iter().enumerate() {
+            // As an unsigned number -1 is above all nodes, and less than -1 too.
+            if (parent as u64) < n as u64 {
+                while (parent as usize) < last {
+                    starts.pop();
+                    last = starts.last().copied().unwrap_or(0);
+                }
+            } else if parent == -1 {
+                if n - last >= least {
+                    starts.push(n);
+                    last = n;
+                }
+            } else {
+                return Self::new(parents).map(|_| Vec::new()); // which names the node
+            }
+        }
+        starts.push(parents.len());
+        Ok(starts.windows(2).map(|ends| ends[0]..ends[1]).collect())
+    }
+
+    /// One of the [`parts`](Self::parts), its nodes numbered from 0.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        Self { first: self.first + range.start as i64, nodes: &self.nodes[range] }
     }
 
     /// Number of nodes.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.nodes.len()
     }
 
     /// Whether there is no node.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.nodes.is_empty()
     }
 
     /// A node's parent.
     pub fn of(&self, node: usize) -> Option<usize> {
-        usize::try_from(self.0[node]).ok()
+        let parent = self.nodes[node];
+        (parent >= 0).then(|| (parent - self.first) as usize)
     }
 
-    /// Root of each node's tree.
-    pub fn roots(&self) -> Vec<u32> {
-        let mut roots: Vec<u32> = Vec::with_capacity(self.len());
-        for node in 0..self.len() {
-            roots.push(self.of(node).map_or(node as u32, |parent| roots[parent]));
-        }
-        roots
-    }
-
-    /// Number of each node's tree, in the order of their roots.
-    pub fn tree_numbers(&self) -> Vec<u32> {
-        let (mut numbers, mut trees): (Vec<u32>, u32) = (Vec::with_capacity(self.len()), 0);
-        for node in 0..self.len() {
-            let own = self.of(node).map_or(trees, |parent| numbers[parent]);
-            trees = trees.max(own + 1);
-            numbers.push(own);
-        }
-        numbers
+    /// Which tree each node is of.
+    pub fn trees(&self) -> Trees {
+        let mut trees = Trees { of: Vec::with_capacity(self.len()), roots: Vec::new() };
+        (0..self.len()).for_each(|node| trees.add(self.of(node)));
+        trees
     }
 
     /// Sums of `values` from the root to each node, both included.
@@ -92,6 +142,7 @@ mod tests {
         for (parents, at) in [(&[0][..], 0), (&[-1, 2, 0], 1), (&[-1, 0, -2], 2), (&[-1, 1], 1)] {
             let error = Parents::new(parents).err();
             assert!(matches!(error, Some(Error::Value { index, .. }) if index == at));
+            assert_eq!(error, Parents::parts(parents, 1).err());
         }
         assert!(Parents::new(&[]).is_ok_and(|parents| parents.is_empty()));
     }
@@ -100,8 +151,22 @@ mod tests {
     fn roots_and_paths() {
         let given = [-1, 0, 1, -1, 3, 0];
         let Ok(parents) = Parents::new(&given) else { unreachable!("a forest") };
-        assert_eq!(parents.roots(), [0, 0, 0, 3, 3, 0]);
-        assert_eq!(parents.tree_numbers(), [0, 0, 0, 1, 1, 0]);
+        assert_eq!(parents.trees(), Trees { of: vec![0, 0, 0, 1, 1, 0], roots: vec![0, 3] });
         assert_eq!(parents.path_sums(&[1.0; 6]), [1.0, 2.0, 3.0, 1.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn parts_hold_whole_trees() {
+        let parts = |given: &[i64], least| Parents::parts(given, least).unwrap();
+        let apart = [-1, 0, -1, -1, 3, 3];
+        assert_eq!(parts(&apart, 1), [0..2, 2..3, 3..6]);
+        assert_eq!(parts(&apart, 3), [0..3, 3..6]);
+        assert_eq!(parts(&apart, 4), vec![0..6; 1]);
+        // The last node reaches over the second tree, and the one before over the third.
+        assert_eq!(parts(&[-1, -1, -1, -1, 2, 1], 1), [0..1, 1..6]);
+        assert_eq!(parts(&[], 1), vec![0..0; 1]);
+        let given = Parents::trusted(&apart);
+        let part = given.part(3..6);
+        assert_eq!([part.of(0), part.of(1), part.of(2)], [None, Some(0), Some(0)]);
     }
 }

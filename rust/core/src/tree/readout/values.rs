@@ -54,6 +54,8 @@ pub struct Known<'k> {
     pub values: Option<&'k Floats<'k>>,
     /// Visits, read by [`ValueMode::Visit`] alone; a child without any does not count.
     pub visits: Option<&'k Floats<'k>>,
+    /// Where the first node stands in these.
+    pub first: usize,
 }
 
 /// Values of all nodes from those of leaves; `leaf` gives NaN where one is absent.
@@ -72,10 +74,10 @@ pub fn node_values(
 ) -> Result<Tally> {
     let nodes = parents.len();
     let mut values: Vec<f64> = zeroed(nodes)?;
-    let mut counts: Vec<u32> = vec![0; nodes];
+    let mut counts: Vec<u32> = zeroed(nodes)?;
     let mut weights: Vec<f64> = if mode == ValueMode::Visit { zeroed(nodes)? } else { Vec::new() };
     for n in (0..nodes).rev() {
-        let given = known.values.map_or(Ok(f64::NAN), |v| known_value(v, n))?;
+        let given = known.values.map_or(Ok(f64::NAN), |v| known_value(v, known.first + n))?;
         if !given.is_nan() {
             (values[n], counts[n]) = (given, counts[n] & INNER | 1);
         } else if counts[n] == 0 {
@@ -96,7 +98,7 @@ pub fn node_values(
             ValueMode::Child => 1.0 / f64::from(before + 1),
             ValueMode::Leaf => f64::from(parts) / f64::from(before + parts),
             ValueMode::Visit => {
-                let visits = known.visits.map_or(Ok(1.0), |v| known_visits(v, n))?;
+                let visits = known.visits.map_or(Ok(1.0), |v| known_visits(v, known.first + n))?;
                 if visits == 0.0 {
                     continue;
                 }
