@@ -16,6 +16,7 @@ pub mod key_mask;
 pub mod matching;
 pub mod memory;
 pub mod nodes;
+pub mod option_set;
 pub mod options;
 pub mod ragged;
 pub mod returns;

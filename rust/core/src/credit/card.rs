@@ -1,9 +1,10 @@
 //! What is known of a method besides how to run it, and the block that states it.
 //!
-//! May depend on `column` and `options`.
+//! May depend on `column`, `option_set` and `options`.
 
 use crate::column::ColumnSpec;
-use crate::options::{OptionValue, Settings, Value};
+use crate::option_set::OptionSpec;
+use crate::options::{OptionValue, Settings};
 
 /// The smallest unit within which a method's credit can differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Certainty {
     ThirdParty,
     /// Completed by us where the sources leave gaps.
     Reconstructed,
+    /// Our own: there is no other source.
+    Own,
 }
 
 impl Certainty {
@@ -48,21 +51,9 @@ impl Certainty {
             Self::Paper => "paper",
             Self::ThirdParty => "third-party",
             Self::Reconstructed => "reconstructed",
+            Self::Own => "own",
         }
     }
-}
-
-/// An option as listed to users.
-#[derive(Clone, Debug)]
-pub struct OptionSpec {
-    /// Its name.
-    pub name: &'static str,
-    /// Its default.
-    pub default: Value,
-    /// What is accepted, in words.
-    pub expected: String,
-    /// What it does.
-    pub doc: &'static str,
 }
 
 /// A trainer's settings of a method, by the trainer's name.
@@ -117,51 +108,9 @@ macro_rules! method {
             presets: { $( $trainer:literal => { $( $set:ident = $value:expr ),* $(,)? } ),* $(,)? },
         }
     ) => {
-        /// Options of the method.
-        #[derive(Clone, Debug, PartialEq)]
-        pub struct Options { $( $(#[doc = $option_doc])* pub $option: $type, )* }
-
-        impl Default for Options {
-            fn default() -> Self {
-                Self { $( $option: <$type as $crate::options::OptionValue>::literal($default), )* }
-            }
-        }
-
-        impl Options {
-            #[allow(unused_mut, unused_variables, clippy::match_single_binding, clippy::never_loop)]
-            fn read(settings: &$crate::options::Settings) -> $crate::error::Result<Self> {
-                let mut options = Self::default();
-                for (name, value) in settings {
-                    match name.as_str() {
-                        $( stringify!($option) => {
-                            options.$option = <$type as $crate::options::OptionValue>::parse(value)
-                                .ok_or_else(|| $crate::error::Error::BadOption {
-                                    method: $name,
-                                    option: stringify!($option),
-                                    got: value.to_string(),
-                                    expected: <$type as $crate::options::OptionValue>::expected(),
-                                })?;
-                        } )*
-                        _ => return Err($crate::error::Error::UnknownOption {
-                            method: $name,
-                            option: name.clone(),
-                            valid: vec![$( stringify!($option) ),*],
-                        }),
-                    }
-                }
-                Ok(options)
-            }
-
-            fn list() -> Vec<$crate::credit::OptionSpec> {
-                #[allow(unused_variables)]
-                let defaults = Self::default();
-                vec![$( $crate::credit::OptionSpec {
-                    name: stringify!($option),
-                    default: $crate::options::OptionValue::show(&defaults.$option),
-                    expected: <$type as $crate::options::OptionValue>::expected(),
-                    doc: concat!($($option_doc, "\n"),*).trim_ascii(),
-                } ),*]
-            }
+        $crate::option_set! {
+            /// Options of the method.
+            $name { $( $(#[doc = $option_doc])* $option: $type = $default, )* }
         }
 
         $(#[doc = $doc])*

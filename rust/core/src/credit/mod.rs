@@ -16,7 +16,8 @@ use crate::options::Settings;
 use crate::rollouts::Rollouts;
 use crate::stats::Counts;
 
-pub use card::{Card, Certainty, Granularity, OptionSpec, Preset, same_type};
+pub use crate::option_set::OptionSpec;
+pub use card::{Card, Certainty, Granularity, Preset, same_type};
 
 /// A method: its card and its function.
 pub struct Method {

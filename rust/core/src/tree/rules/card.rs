@@ -1,10 +1,10 @@
 //! What is known of a rule besides how to run it, and the block that states it.
 //!
-//! May depend on `credit::card` for what methods and rules share, and on `options`.
+//! May depend on `credit::card` for what methods and rules share, on `option_set` and `options`.
 
 use crate::credit::Certainty;
-use crate::credit::OptionSpec;
 use crate::error::Result;
+use crate::option_set::OptionSpec;
 use crate::options::Settings;
 use crate::tree::rules::Rule;
 
@@ -68,50 +68,9 @@ macro_rules! rule {
             options: { $( $(#[doc = $option_doc:literal])* $option:ident: $type:ty = $default:expr, )* },
         }
     ) => {
-        $(#[doc = $doc])*
-        #[derive(Clone, Debug, PartialEq)]
-        pub struct Options { $( $(#[doc = $option_doc])* pub $option: $type, )* }
-
-        impl Default for Options {
-            fn default() -> Self {
-                Self { $( $option: <$type as $crate::options::OptionValue>::literal($default), )* }
-            }
-        }
-
-        #[allow(unused_mut, clippy::match_single_binding, clippy::never_loop)]
-        fn make(
-            settings: &$crate::options::Settings,
-        ) -> $crate::error::Result<Box<dyn $crate::tree::rules::Rule>> {
-            let mut options = Options::default();
-            for (name, value) in settings {
-                match name.as_str() {
-                    $( stringify!($option) => {
-                        options.$option = <$type as $crate::options::OptionValue>::parse(value)
-                            .ok_or_else(|| $crate::error::Error::BadOption {
-                                method: $name,
-                                option: stringify!($option),
-                                got: value.to_string(),
-                                expected: <$type as $crate::options::OptionValue>::expected(),
-                            })?;
-                    } )*
-                    _ => return Err($crate::error::Error::UnknownOption {
-                        method: $name,
-                        option: name.clone(),
-                        valid: vec![$( stringify!($option) ),*],
-                    }),
-                }
-            }
-            Ok(Box::new(options))
-        }
-
-        fn list() -> Vec<$crate::credit::OptionSpec> {
-            let defaults = Options::default();
-            vec![$( $crate::credit::OptionSpec {
-                name: stringify!($option),
-                default: $crate::options::OptionValue::show(&defaults.$option),
-                expected: <$type as $crate::options::OptionValue>::expected(),
-                doc: concat!($($option_doc, "\n"),*).trim_ascii(),
-            } ),*]
+        $crate::option_set! {
+            $(#[doc = $doc])*
+            $name { $( $(#[doc = $option_doc])* $option: $type = $default, )* }
         }
 
         /// The rule in the list.
@@ -122,8 +81,8 @@ macro_rules! rule {
             family: $crate::tree::rules::Family::$family,
             paper: $paper,
             certainty: $crate::credit::Certainty::$certainty,
-            options: list,
-            make,
+            options: Options::list,
+            make: |settings| Ok(Box::new(Options::read(settings)?)),
         };
     };
 }

@@ -7,6 +7,7 @@ use crate::tree::arena::{NONE, ROOT, Tree};
 use crate::tree::request::{Ask, Next};
 use crate::tree::rules::pool::{self, Bisection, Event};
 use crate::tree::rules::{Rule, follow};
+use crate::tree::spans::Rollout;
 use crate::tree::step::Step;
 
 choice! {
@@ -74,31 +75,17 @@ impl Options {
         self.compat == Compat::OpenR
     }
 
-    fn score(&self, tree: &Tree, rollout: usize, total: u64, visits: u32) -> f64 {
-        let one = &tree.rollouts[rollout];
-        let mc = pool::estimate(tree, one.node).unwrap_or(0.0);
-        let length = f64::from(one.length);
+    fn score(&self, tree: &Tree, rollout: &Rollout, total: f64, visits: f64) -> f64 {
+        let mc = pool::estimate(tree, rollout.node).unwrap_or(0.0);
+        let length = f64::from(rollout.length);
         pool::quality(mc, length, *self.alpha, *self.beta, *self.length_scale)
-            + pool::urgency(total as f64, f64::from(visits), *self.c_puct)
+            + pool::urgency(total, visits, *self.c_puct)
     }
 
     /// The best rollout by scores of now.
     fn best_now(&self, tree: &Tree) -> Option<u32> {
-        let mut visits = vec![0_u32; tree.len()];
-        for rollout in &tree.rollouts {
-            visits[rollout.node as usize] += rollout.mark;
-        }
-        let total = visits.iter().map(|&n| u64::from(n)).sum();
-        let fits = |r: &usize| {
-            let one = &tree.rollouts[*r];
-            let open = one.mark == 0 && one.reward <= 0.0 && one.length > 0;
-            open && pool::is_mixed(tree, one.node)
-        };
-        let scored = (0..tree.rollouts.len()).filter(fits).map(|r| {
-            let node = tree.rollouts[r].node;
-            (self.score(tree, r, total, visits[node as usize]), node, r as u32)
-        });
-        scored.reduce(|a, b| if b.0 > a.0 || b.0 == a.0 && b.1 < a.1 { b } else { a }).map(|s| s.2)
+        let worth = |r: &Rollout, total: f64, visits: f64| self.score(tree, r, total, visits);
+        pool::best(tree, |rollout| rollout.reward <= 0.0, worth)
     }
 
     /// The best rollout by the scores that it had when it was last put into the pool.
@@ -122,7 +109,7 @@ impl Options {
         if !pool::is_mixed(tree, node) {
             return;
         }
-        let total = tree.hot.iter().filter(|hot| hot.visits > 0).count() as u64;
+        let total = tree.hot.iter().filter(|hot| hot.visits > 0).count() as f64;
         let own: Vec<usize> = (0..tree.rollouts.len())
             .filter(|&r| tree.rollouts[r].node == node && tree.rollouts[r].reward <= 0.0)
             .collect();
@@ -130,14 +117,14 @@ impl Options {
             let tokens = tree.rollout_tokens.get(rollout);
             let again = own[..i].iter().any(|&r| tree.rollout_tokens.get(r) == tokens);
             if !again && !tokens.is_empty() {
-                let priority = self.score(tree, rollout, total, 1);
+                let priority = self.score(tree, &tree.rollouts[rollout], total, 1.0);
                 pool::log(tree, Event::Push(rollout as u32, priority));
             }
         }
     }
 
     fn span(&self, tree: &Tree) -> usize {
-        let root = |r: &&crate::tree::spans::Rollout| r.node == ROOT && r.reward > 0.0;
+        let root = |r: &&Rollout| r.node == ROOT && r.reward > 0.0;
         self.min_span.unwrap_or_else(|| {
             let right = tree.rollouts.iter().filter(root);
             let (sum, count) = right.fold((0, 0), |(s, n), r| (s + r.length as usize, n + 1));
@@ -221,8 +208,7 @@ impl Rule for Options {
         let best =
             if self.is_openr() { self.best_then(step.tree) } else { self.best_now(step.tree) };
         let Some(rollout) = best else { return Next::Done };
-        let positions = pool::cuts(step.tree, rollout, self.step_token).len() - 1;
-        pool::begin(step, rollout, positions);
+        pool::begin(step, rollout, self.step_token);
         Next::Visited
     }
 

@@ -10,6 +10,7 @@ use crate::tree::answers::Answer;
 use crate::tree::arena::{Fact, NONE, ROOT, Tree};
 use crate::tree::request::{Ask, Kind, Next};
 use crate::tree::rules::follow;
+use crate::tree::spans::Rollout;
 use crate::tree::step::Step;
 
 /// Words of the search that goes on, before the log.
@@ -132,6 +133,28 @@ pub fn urgency(total: f64, visits: f64, c: f64) -> f64 {
     c * total.sqrt() / (1.0 + visits)
 }
 
+/// The rollout that was not searched yet and `fits`, of a state with right and wrong ones, of
+/// the highest `worth(rollout, sum N, N(s))`; the first state's first of equals.
+pub fn best(
+    tree: &Tree,
+    fits: impl Fn(&Rollout) -> bool,
+    worth: impl Fn(&Rollout, f64, f64) -> f64,
+) -> Option<u32> {
+    let mut visits = vec![0_u32; tree.len()];
+    for rollout in &tree.rollouts {
+        visits[rollout.node as usize] += rollout.mark;
+    }
+    let total = visits.iter().map(|&n| f64::from(n)).sum();
+    let fresh = |r: &Rollout| r.mark == 0 && r.length > 0 && is_mixed(tree, r.node) && fits(r);
+    let scored = tree
+        .rollouts
+        .iter()
+        .zip(0_u32..)
+        .filter(|(r, _)| fresh(r))
+        .map(|(r, index)| (worth(r, total, f64::from(visits[r.node as usize])), r.node, index));
+    scored.reduce(|a, b| if b.0 > a.0 || b.0 == a.0 && b.1 < a.1 { b } else { a }).map(|s| s.2)
+}
+
 /// Asks for rollouts from a state.
 pub fn ask(step: &mut Step<'_>, node: u32, rollouts: usize) -> Next {
     let kind = if node == ROOT { Kind::Rollout } else { Kind::Probe };
@@ -149,8 +172,9 @@ pub fn take(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
     hot.value_sum += right as f64;
 }
 
-/// Begins the search of a rollout.
-pub fn begin(step: &mut Step<'_>, rollout: u32, positions: usize) {
+/// Begins the search of a rollout, which may be cut as [`cuts`] says.
+pub fn begin(step: &mut Step<'_>, rollout: u32, step_token: Option<usize>) {
+    let positions = cuts(step.tree, rollout, step_token).len() - 1;
     step.tree.rollouts[rollout as usize].mark += 1;
     log(step.tree, Event::Select(rollout));
     let good = step.tree.rollouts[rollout as usize].node;

@@ -6,6 +6,7 @@ use crate::tree::arena::{NONE, ROOT, Tree};
 use crate::tree::request::{Ask, Next};
 use crate::tree::rules::pool::{self, Bisection, Event};
 use crate::tree::rules::{Rule, follow};
+use crate::tree::spans::Rollout;
 use crate::tree::step::Step;
 
 crate::rule! {
@@ -42,25 +43,12 @@ crate::rule! {
 
 impl Options {
     fn best(&self, tree: &Tree) -> Option<u32> {
-        let mut visits = vec![0_u32; tree.len()];
-        for rollout in &tree.rollouts {
-            visits[rollout.node as usize] += rollout.mark;
-        }
-        let total: f64 = visits.iter().map(|&n| f64::from(n)).sum();
-        let mut best: Option<(f64, u32, u32)> = None;
-        for (rollout, r) in tree.rollouts.iter().zip(0_u32..) {
-            let node = rollout.node;
-            if rollout.mark > 0 || rollout.length == 0 || !pool::is_mixed(tree, node) {
-                continue;
-            }
-            let (mc, length) = (tree.hot[node as usize].q(), f64::from(rollout.length));
-            let score = pool::quality(mc, length, *self.alpha, *self.beta, *self.length_scale)
-                + pool::urgency(total, f64::from(visits[node as usize]), *self.c_puct);
-            if best.is_none_or(|(s, n, _)| score > s || score == s && node < n) {
-                best = Some((score, node, r));
-            }
-        }
-        best.map(|(_, _, rollout)| rollout)
+        let worth = |rollout: &Rollout, total: f64, visits: f64| {
+            let (mc, length) = (tree.hot[rollout.node as usize].q(), f64::from(rollout.length));
+            pool::quality(mc, length, *self.alpha, *self.beta, *self.length_scale)
+                + pool::urgency(total, visits, *self.c_puct)
+        };
+        pool::best(tree, |_| true, worth)
     }
 
     fn go_on(&self, step: &mut Step<'_>, at: Bisection) -> Next {
@@ -89,8 +77,7 @@ impl Rule for Options {
             return pool::ask(step, ROOT, *self.rollouts);
         }
         let Some(rollout) = self.best(step.tree) else { return Next::Done };
-        let positions = pool::cuts(step.tree, rollout, self.step_token).len() - 1;
-        pool::begin(step, rollout, positions);
+        pool::begin(step, rollout, self.step_token);
         Next::Visited
     }
 
