@@ -22,14 +22,15 @@ CERTAINTY = {
     "paper": "follows the paper's text; there was no code to run",
     "third-party": "follows another trainer's implementation of the paper",
     "reconstructed": "completed by us where the sources leave gaps",
+    "own": "our own, without another source",
 }
 
 FAMILIES = {
     "descent": "Down from the root, child by child, to a node that is expanded; values go back "
     "up. `Search.nodes()` has visits and means, `Search.policy()` the root's choice.",
-    "pool": "Rollouts from a state estimate it; a rollout that went wrong is halved until its "
-    "first error is found. `Search.bisections()` has the searches, `Search.nodes().q` the "
-    "estimates.",
+    "pool": "Rollouts from a state estimate it. A rollout that went wrong is halved until its "
+    "first error is found, or every step of it is valued. `Search.bisections()` has the halvings, "
+    "`Search.nodes().q` the estimates.",
     "beam": "Partial answers side by side, thinned out by their scores. `Search.finals()` has "
     "the nodes that the search ends with.",
     "branching": "Trees of rollouts to train on. `Search.credit()` reads credit from them.",

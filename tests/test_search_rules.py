@@ -31,7 +31,7 @@ def test_card(card: RuleCard) -> None:
     """A formula or a procedure, a source, and what happens at the limits."""
     assert card.title and card.paper and len(card.doc.split()) > 20, card.name
     assert "crate::" not in card.doc, f"{card.name}: its documentation is read in Python"
-    assert card.certainty in ("code", "paper", "third-party", "reconstructed")
+    assert card.certainty in ("code", "paper", "third-party", "reconstructed", "own")
     assert card.family in ("descent", "pool", "beam", "branching")
     assert re.search(r"[Tt]ies|[Uu]nvisited|[Ww]ithout|[Ee]qual|drawn|range|of 0", card.doc), (
         card.name

@@ -64,7 +64,7 @@ impl Tree {
     }
 
     /// One visit of an edge that leads to a node of this value; what its parent sees.
-    fn visit(&mut self, node: u32, value: f64) -> f64 {
+    pub(super) fn visit(&mut self, node: u32, value: f64) -> f64 {
         let keeps = self.keeps();
         let edge = self.edge_return(node, value);
         let hot = &mut self.hot[node as usize];

@@ -225,6 +225,7 @@ rules! {
     llm_reasoners,
     omegaprm,
     rearter,
+    confidence,
     beam,
     dvts,
     early_rejection,
