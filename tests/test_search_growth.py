@@ -248,8 +248,10 @@ def test_confidence_at_its_limits() -> None:
     assert asked == [()], "no reward can differ"
     search, asked = by_confidence(same, solutions=1, max_requests=1)
     assert asked == [()] and search.nodes().visits.tolist() == [1, 0, 0]
-    # The width is 1.96 * sqrt(5) / sqrt(n) times the deviation: a state is asked while above.
-    assert by_confidence(same, solutions=1, width=2.0)[1] == [()]
+    search, asked = by_confidence(same, solutions=1, max_depth=1, width=0.5)
+    assert len(search.nodes().visits) == 2 and set(asked) == {(), (2,)}
+    wide = by_confidence(same, solutions=1, width=2.0)[1]
+    assert wide == [()], "no interval of rewards of 0 and 1 is so wide"
 
 
 def test_confidence_does_not_depend_on_timing() -> None:

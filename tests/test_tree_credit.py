@@ -302,6 +302,66 @@ def test_a_chain_of_a_million_nodes(method: str) -> None:
     assert np.isfinite(ap.credit(method, rollouts).advantages).all()
 
 
+def large(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Parents and scores of trees that together are many parts of what is read at a time."""
+    rng, trees = np.random.default_rng(seed), []
+    for count in (1, 9_000, 50, 3_000, 2_000, 1, 4_096):
+        back = np.minimum(rng.integers(1, 30, count), np.arange(count))
+        scores = rng.choice([0.0, 1.0, 0.25, np.nan], count)
+        trees.append((np.where(np.arange(count) == 0, -1, np.arange(count) - back), scores))
+    return trees
+
+
+@pytest.mark.parametrize("method", TREE_METHODS)
+def test_trees_do_not_see_each_other(method: str) -> None:
+    """Many trees at once, in a row and mixed, on one thread and on two, as each alone."""
+    trees = large(1)
+    options: list[dict[str, Any]] = [{}]
+    if method == "tree_grpo":
+        options = [{"mode": mode} for mode in ("tree", "tree_2norm", "tree_diff")]
+    if method == "treepo":
+        options = [{"whiten": False}, {"whiten": False, "form": "segment", "eta": 0.9}]
+    starts = np.cumsum([0, *(len(parents) for parents, _ in trees)])
+    row = [np.where(p < 0, -1, p + start) for (p, _), start in zip(trees, starts, strict=False)]
+    parents, scores = np.concatenate(row), np.concatenate([scores for _, scores in trees])
+    # Mixed: nodes of all trees in the order of random keys that grow along each tree.
+    rng = np.random.default_rng(2)
+    keys = np.concatenate([np.sort(rng.random(len(p))) for p, _ in trees])
+    order = np.argsort(keys, kind="stable")
+    place = np.argsort(order)
+    mixed = np.where(parents[order] < 0, -1, place[parents[order]])
+    for given in options:
+
+        def of(parents: np.ndarray, scores: np.ndarray, given: Any = given) -> np.ndarray:
+            rollouts = ap.Rollouts.from_tree(parents, outcome_rewards=scores)
+            return ap.credit(method, rollouts, **given).values["advantages"][1]
+
+        together = of(parents, scores)
+        with ap.num_threads(2):
+            np.testing.assert_array_equal(of(parents, scores), together)
+        alone = np.concatenate([of(*tree) for tree in trees])
+        np.testing.assert_array_equal(together, alone)
+        np.testing.assert_allclose(of(mixed, scores[order])[place], together, atol=1e-12)
+
+
+def test_tokens_of_nodes_by_default() -> None:
+    """Without offsets a node is a token: the same as with offsets that say so."""
+    parents, scores, mask = [-1, 0, 0, 1, 1], [0.0, 0.0, 1.0, 0.0, 1.0], [1, 1, 0, 1, 1]
+    for given in ({}, {"mask": mask}):
+        plain = ap.Rollouts.from_tree(parents, outcome_rewards=scores, **given)
+        listed = ap.Rollouts.from_tree(
+            parents, outcome_rewards=scores, token_offsets=range(6), **given
+        )
+        for method in TREE_METHODS:
+            one, two = ap.credit(method, plain), ap.credit(method, listed)
+            np.testing.assert_array_equal(one.advantages, two.advantages)
+        for rollouts in (plain, listed):
+            with pytest.raises(ap.InputError, match="to_padded: the rollouts came in ragged"):
+                ap.credit("treerl", rollouts).to_padded()
+    with pytest.raises(ap.InputError, match=r"mask: got shape \(2,\), expected \(5,\)"):
+        ap.Rollouts.from_tree(parents, outcome_rewards=scores, mask=[1, 1])
+
+
 def test_paths_that_end_where_others_go_on() -> None:
     rollouts = ap.Rollouts.from_padded(
         [[1, 0, 1], [1, 0, 0], [1, 0, 0]],

@@ -80,7 +80,7 @@ class Credit:
     def to_padded(self, name: str = "advantages", dtype: Any = None) -> Any:
         """A part of the result in the shape and kind in which the mask came in."""
         origin = self.rollouts.origin
-        if origin.shape is None and self.rollouts.layout.width is None:
+        if origin.shape is None:
             raise InputError(
                 "to_padded: the rollouts came in ragged, so there is no padded shape; "
                 "use to_ragged() and the token offsets"

@@ -181,7 +181,9 @@ class Rollouts:
         flat = None if mask is None else mask_array("mask", mask)
         if flat is not None and flat.shape != (count,):
             raise InputError(f"mask: got shape {flat.shape}, expected ({count},), one a node")
-        return cls._build(Layout(count, width=1, mask=flat), columns, nan=NanPolicy(nan_rewards))
+        origin = Origin(device=device_of(mask, *columns.values()))
+        layout = Layout(count, width=1, mask=flat)
+        return cls._build(layout, columns, origin, NanPolicy(nan_rewards))
 
     @classmethod
     def from_lists(

@@ -267,6 +267,7 @@ def confidence(
         widest = max(widths, key=lambda prefix: widths[prefix])
         if widths[widest] <= width:
             break
-        rewards[widest] += [reward for _, reward in sample(widest, rollouts, len(asked))]
+        found = [reward for _, reward in sample(widest, rollouts, len(asked))]
+        rewards[widest] += found[: budget - sum(map(len, rewards.values()))]  # what has room
         asked.append(widest)
     return asked, rewards

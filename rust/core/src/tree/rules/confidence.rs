@@ -27,13 +27,14 @@ crate::rule! {
     /// hangs.
     ///
     /// A caller that has solutions answers the root's first request with them. Answers tell
-    /// `rollouts`, the root's `rollout_tokens` too. Equal prefixes are one state; the
-    /// end of a solution is none, its reward being known. Requests are `rollout` at the root
-    /// and `probe` elsewhere; a state is asked again only once its answer is in, and of several
-    /// that are wanted at a time each goes to the widest left. An answer counts as a
-    /// simulation. Ties go to the first state: with equal rewards everywhere all states
-    /// get equally many. With `low` equal to `high` nothing but the solutions is asked before
-    /// rewards differ. Our own design: no paper has it. Credit: the read-out `vineppo`.
+    /// `rollouts`, the root's `rollout_tokens` too. Equal prefixes are one state; the end of a
+    /// solution is none, its reward being known, nor are steps beyond the search's `max_depth`.
+    /// Requests are `rollout` at the root and `probe` elsewhere; a state is asked again only
+    /// once its answer is in, and of several that are wanted at a time each goes to the widest
+    /// left. An answer counts as a simulation. Ties go to the first state: with equal rewards
+    /// everywhere all states get equally many. With `low` equal to `high` nothing but the
+    /// solutions is asked before rewards differ. Our own design, of no paper. Credit: the
+    /// read-out `vineppo`.
     "confidence" {
         title: "Rollouts by confidence",
         family: Pool,
@@ -89,7 +90,9 @@ impl Options {
     fn add_states(&self, step: &mut Step<'_>, solution: u32) -> bool {
         let cuts = pool::cuts(step.tree, solution, self.step_token);
         let mut parent = ROOT;
-        for ends in cuts.windows(2).take(cuts.len().saturating_sub(2)) {
+        // The last part leads to the end, which is no state.
+        let states = cuts.len().saturating_sub(2).min(step.limits.max_depth as usize);
+        for ends in cuts.windows(2).take(states) {
             let (tree, span) = (&*step.tree, ends[0]..ends[1]);
             let tokens = &tree.rollout_tokens.get(solution as usize)[span];
             let known = tree.children(parent).find(|&c| tree.tokens.get(c as usize) == tokens);
