@@ -130,12 +130,21 @@ impl Ahead {
     /// Asks for the logits from `LANES * index` on, [`LANES`] of them.
     #[inline(always)]
     fn fetch(self, index: usize) {
-        #[cfg(target_arch = "x86_64")]
         for line in (0..self.step).step_by(64) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let place = self.start.wrapping_add(index * self.step + line);
-            // SAFETY: a hint; what cannot be read is not.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+            prefetch(self.start.wrapping_add(index * self.step + line));
         }
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch(place: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a hint; what cannot be read is not.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+}
+
+/// Other processors are not asked: what stable Rust has for it is of x86 alone.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn prefetch(_place: *const u8) {}
