@@ -1,10 +1,10 @@
 //! Loops in the widest vectors that the processor has.
 //!
 //! A build for distribution has to run on the oldest processors of its kind, whose vectors
-//! hold two doubles. A function inside [`wide!`] is compiled for vectors of four and of
-//! eight as well, and which of them runs is asked at run time. Rust neither reorders
-//! floating-point operations nor joins them, so all give the same bits. May depend on
-//! nothing else in the crate.
+//! hold two doubles. A function inside [`wide!`] is compiled for vectors of four as well,
+//! one inside [`widest!`] for those of eight too, and which of them runs is asked at run
+//! time. Rust neither reorders floating-point operations nor joins them, so all give the
+//! same bits. May depend on nothing else in the crate.
 
 /// Defines a function whose loops run in wide vectors where there are any. Worth it for
 /// loops over slices that the compiler turns into vector instructions; what they call
@@ -27,15 +27,9 @@ macro_rules! wide {
                 fn avx2 $(<$real: $bound>)? ($($argument: $type),*) $(-> $out)? {
                     any($($argument),*)
                 }
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-                fn avx512 $(<$real: $bound>)? ($($argument: $type),*) $(-> $out)? {
-                    any($($argument),*)
-                }
-                // SAFETY, of both: the processor has been asked.
-                match $crate::wide::vectors() {
-                    $crate::wide::Vectors::Avx512 => return unsafe { avx512($($argument),*) },
-                    $crate::wide::Vectors::Avx2 => return unsafe { avx2($($argument),*) },
-                    $crate::wide::Vectors::Any => {}
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has just been asked.
+                    return unsafe { avx2($($argument),*) };
                 }
             }
             any($($argument),*)
@@ -43,26 +37,47 @@ macro_rules! wide {
     };
 }
 
-pub(crate) use wide;
+/// As [`wide!`], and in vectors of eight where there are any. Worth it for blocks of a
+/// thousand numbers; short loops, and those whose numbers lie apart in memory, take longer.
+macro_rules! widest {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident $(<$real:ident: $bound:path>)? (
+            $($argument:ident: $type:ty),* $(,)?
+        ) $(-> $out:ty)? $body:block
+    ) => {
+        $(#[$meta])*
+        $vis fn $name $(<$real: $bound>)? ($($argument: $type),*) $(-> $out)? {
+            #[inline(always)]
+            fn every $(<$real: $bound>)? ($($argument: $type),*) $(-> $out)? $body
 
-/// What [`wide!`] is compiled for.
-#[cfg(target_arch = "x86_64")]
-pub(crate) enum Vectors {
-    Avx512,
-    Avx2,
-    Any,
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512 $(<$real: $bound>)? ($($argument: $type),*) $(-> $out)? {
+                    every($($argument),*)
+                }
+                if $crate::wide::has_avx512() {
+                    // SAFETY: the processor has just been asked.
+                    return unsafe { avx512($($argument),*) };
+                }
+            }
+            $crate::wide::wide! {
+                fn narrower $(<$real: $bound>)? ($($argument: $type),*) $(-> $out)? {
+                    every($($argument),*)
+                }
+            }
+            narrower($($argument),*)
+        }
+    };
 }
 
-/// The widest that the processor has; it is asked once.
+pub(crate) use {wide, widest};
+
+/// Whether there are vectors of eight doubles with the instructions of all processors but
+/// the first that had them.
 #[cfg(target_arch = "x86_64")]
-#[inline]
-pub(crate) fn vectors() -> Vectors {
+pub(crate) fn has_avx512() -> bool {
     use std::arch::is_x86_feature_detected as has;
-    if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
-        Vectors::Avx512
-    } else if has!("avx2") {
-        Vectors::Avx2
-    } else {
-        Vectors::Any
-    }
+    has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")
 }

@@ -3,7 +3,7 @@
 
 use super::float::Float;
 use super::logit::{Logit, Transform};
-use crate::wide::wide;
+use crate::wide::widest;
 
 /// Logits that are read at a time: small enough for the first cache.
 pub const BLOCK: usize = 1024;
@@ -14,7 +14,7 @@ const LANES: usize = 16;
 /// A block of transformed logits.
 pub type Block<F> = [F; BLOCK];
 
-wide! {
+widest! {
     /// Transforms up to [`BLOCK`] logits; what they do not fill is minus infinity.
     pub fn load<L: Logit>(
         logits: &[L],
@@ -31,7 +31,7 @@ wide! {
     }
 }
 
-wide! {
+widest! {
     /// The largest number of a block; NaN does not count.
     pub fn highest<F: Float>(block: &Block<F>) -> F {
         let mut tops = [F::LOWEST; LANES];
@@ -44,7 +44,7 @@ wide! {
     }
 }
 
-wide! {
+widest! {
     /// `sum exp(z - top)` and `sum (z - top) exp(z - top)`.
     pub fn sums<F: Float>(block: &Block<F>, top: F, ahead: Ahead) -> (f64, f64) {
         let (mut sums, mut tilts) = ([F::ZERO; LANES], [F::ZERO; LANES]);
@@ -86,7 +86,7 @@ impl<F: Float> Pull<F> {
     }
 }
 
-wide! {
+widest! {
     /// Writes the gradient by up to [`BLOCK`] logits that are transformed, but for the
     /// target's own term.
     pub fn gradient<L: Logit>(
