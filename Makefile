@@ -11,7 +11,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python soak test-verl test-search test-triton lint wheel docs bench clean
+.PHONY: help demo test test-rust test-python soak test-verl test-search test-triton compile-oldest lint wheel docs bench clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
@@ -35,6 +35,9 @@ test-search:  ## Search with a small language model, behind a server, and on Ray
 
 test-triton:  ## Compile and interpret the kernels with the oldest supported Triton
 	PYTHON=$(PYTHON) sh tests/kernels/oldest_triton.sh $(ARGS)
+
+compile-oldest: $(BIN)/.dev  ## Compile the kernels with the oldest Triton that is tested, without a GPU
+	sh tests/kernels/compile_oldest.sh $(BIN)/python
 
 soak: $(BIN)/.dev  ## Kill searches that log, 200 times each, and compare them with unbroken ones
 	$(BIN)/python tests/soak/kill_resume.py $(ARGS)
