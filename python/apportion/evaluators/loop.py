@@ -44,6 +44,7 @@ async def run_batches(
     """See `StepEvaluator.arun`."""
     check_on_error("run", on_error)
     failed, lost = 0, 0
+    in_vain: set[tuple[int, int]] = set()  # leaves of the batches in a row without an answer
     error: EvaluatorError | None = None
     async with AsyncExitStack() as stack:
         if isinstance(evaluator.model, AbstractAsyncContextManager):
@@ -56,7 +57,8 @@ async def run_batches(
                 errors = [result for result in found if isinstance(result, EvaluatorError)]
                 if errors and on_error == "raise":
                     raise errors[0]
-                lost = 0 if good else lost + 1
+                lost, in_vain = (0, set()) if good else (lost + 1, in_vain)
+                in_vain.update(zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True))
                 if errors:
                     error = errors[-1]
                     give_back = search.cancel if lost > BLAMED else search.fail
@@ -71,7 +73,9 @@ async def run_batches(
             if tick is not None:
                 tick(int(search.simulations.sum()))
     nothing = not search.timeline["answered"][-1]
-    if error is not None and (lost == PATIENCE or nothing):
+    # Ended because leaf after leaf was given up: not the fault of a single one.
+    given_up = lost >= BLAMED and len(in_vain) > 1
+    if error is not None and (lost == PATIENCE or given_up or nothing):
         what = f"{lost} batches in a row without an answer, the last: {error}"
         raise EvaluatorError(what) from error
     return failed

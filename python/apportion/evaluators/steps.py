@@ -180,8 +180,9 @@ class StepEvaluator:
             on_error: `"raise"` gives a batch back and raises the first `EvaluatorError`
                 in it; `"fail"` counts the leaves that had one as failed and goes on. From
                 the fourth batch in a row without any answer they are given back instead,
-                as the fault is hardly theirs; the twentieth ends the search, and so does
-                the end of its budgets if nothing has been answered.
+                as the fault is hardly theirs. The twentieth ends the search in an error;
+                so does the end of the search if nothing was answered, or if in the last
+                three batches or more all leaves that were left have been given up.
             tick: called after every batch with the simulations done in all trees.
 
         Raises:
