@@ -76,7 +76,10 @@ class _LinearLoss(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, dloss: Tensor, *_: Any) -> tuple[Any, ...]:
         if ctx.grads is None:
-            raise RuntimeError("linear_policy_loss: its gradient can be taken once")
+            raise RuntimeError(
+                "linear_policy_loss: its gradient can be taken once, expected mode='recompute' "
+                "where it is taken again"
+            )
         grads, ctx.grads = ctx.grads, None
         return *(None if grad is None else grad.mul_(dloss) for grad in grads), None, None
 

@@ -1,4 +1,4 @@
-"""Log-probabilities and entropy of a head's tokens, differentiable. Torch and the row operators.
+"""Log-probabilities and entropy of a head's tokens, and gradients. Torch and the row operators.
 
 Forward: logits of some tokens over the whole vocabulary at a time. Backward, two ways:
 
@@ -13,14 +13,15 @@ Forward: logits of some tokens over the whole vocabulary at a time. Backward, tw
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.functional import pad
 
 from apportion.kernels.linear.matmul import accumulate, has_wide_results, project
-from apportion.kernels.linear.plan import Plan, slices
+from apportion.kernels.linear.plan import Plan, make_plan, slices
 from apportion.kernels.log_probs import row_grad, row_stats
 from apportion.kernels.reference.batch import Tensor
 from apportion.kernels.reference.row import Row, accumulated_in
@@ -46,6 +47,12 @@ class Head:
     softcap: float | None
     batch_invariant: bool = False
 
+    def plan(self, hidden: Tensor, budget: int) -> Plan:
+        """Sizes of the pieces of hidden states, for `budget` bytes of logits at a time."""
+        vocabulary, width = self.weight.shape
+        sizes = len(hidden), vocabulary, width, logit_bytes(hidden)
+        return make_plan(*sizes, budget, self.batch_invariant)
+
     def logits(self, hidden: Tensor, out: Tensor, columns: slice = slice(None)) -> Tensor:
         """Logits of some tokens in some columns, `(n, columns)`, in the memory of `out`."""
         weight, count = self.weight[columns], len(hidden)
@@ -69,6 +76,13 @@ class Head:
             vocab_size=len(self.weight),
             batch_invariant=self.batch_invariant,
         )
+
+
+def logit_bytes(hidden: Tensor) -> int:
+    """Of one logit; on a GPU half-precision gradients stand beside float32 logits."""
+    if hidden.dtype == torch.float64:
+        return 8
+    return 6 if hidden.is_cuda and hidden.dtype != torch.float32 else 4
 
 
 def stats(logits: Tensor, row: Row, with_entropy: bool = True) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,80 +119,44 @@ def times(factor: Tensor, other: Tensor, kind: Any) -> Tensor:
     return total
 
 
-@torch.compiler.disable
-def log_probs_and_entropy(
+def by_rows(
     hidden: Tensor, head: Head, plan: Plan, frozen: bool, with_entropy: bool
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropy, `(N,)`, of hidden states `(N, H)`; differentiable.
+) -> tuple[list[Tensor], Tensor | None]:
+    """Log-probabilities, log-sums and entropies, `(N,)` each, of hidden states `(N, H)`.
 
-    `frozen`: keep the gradient by `hidden` of each log-probability. Without entropy the
-    second is of no use.
+    And, where `frozen`, the gradient by `hidden` of each log-probability. Without entropy
+    the third are 0.
     """
-    weight, bias = head.weight, head.bias
-    log_probs, entropy = _LinearLogProbs.apply(
-        hidden, weight, bias, head, plan, frozen, with_entropy
-    )
-    return log_probs, entropy
+    kind = accumulated_in(hidden)
+    # What stays comes first, so that an allocator can give back what is behind it.
+    found = [hidden.new_empty(len(hidden), dtype=kind) for _ in range(3)]
+    unit = hidden.new_empty(hidden.shape) if frozen else None
+    out = hidden.new_empty(plan.rows * len(head.weight), dtype=kind)
+    for at in slices(len(hidden), plan.rows):
+        logits, row = head.logits(hidden[at], out), head.row(at)
+        for whole, part in zip(found, stats(logits, row, with_entropy), strict=True):
+            whole[at] = part
+        if unit is not None:
+            saved, one = (found[1][at], found[2][at]), torch.ones_like(found[0][at])
+            grad = gradient(logits, row, saved, one, None, hidden)
+            unit[at] = times(grad, head.weight, kind)
+    return found, unit
 
 
-class _LinearLogProbs(torch.autograd.Function):
-    """`log_probs` and `entropy`, `(N,)`, of hidden states `(N, H)`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        head: Head,
-        plan: Plan,
-        frozen: bool,
-        with_entropy: bool,
-    ) -> tuple[Tensor, Tensor]:
-        kind = accumulated_in(hidden)
-        out = hidden.new_empty(plan.rows * len(weight), dtype=kind)
-        found = hidden.new_empty((3, len(hidden)), dtype=kind)
-        unit = torch.empty_like(hidden) if frozen else None
-        for at in slices(len(hidden), plan.rows):
-            logits, row = head.logits(hidden[at], out), head.row(at)
-            found[:, at] = torch.stack(stats(logits, row, with_entropy))
-            if unit is not None:
-                one = torch.ones_like(found[0, at])
-                grad = gradient(logits, row, (found[1, at], found[2, at]), one, None, hidden)
-                unit[at] = times(grad, weight, kind)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(hidden, weight, bias, found, unit)
-        ctx.head = replace(head, weight=None, bias=None)  # tensors are saved above
-        ctx.plan, ctx.with_entropy = plan, with_entropy
-        return found[0].clone(), found[2].clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dlog_probs: Tensor, dentropy: Tensor) -> tuple[Any, ...]:
-        hidden, weight, bias, found, unit = ctx.saved_tensors
-        if not ctx.with_entropy:
-            dentropy = None
-        if dlog_probs is None:
-            dlog_probs = torch.zeros_like(found[0])
-        if unit is not None and dentropy is None:
-            grads: tuple[Any, ...] = ((unit * dlog_probs[:, None]).to(hidden.dtype), None, None)
-        else:
-            wanted = ctx.needs_input_grad[:3]
-            head = replace(ctx.head, weight=weight, bias=bias)
-            grads = _by_slabs(head, ctx.plan, hidden, found, (dlog_probs, dentropy), wanted)
-        return *grads, None, None, None, None
-
-
-def _by_slabs(
+def by_slabs(
+    hidden: Tensor,
     head: Head,
     plan: Plan,
-    hidden: Tensor,
-    found: Tensor,
+    saved: tuple[Tensor, Tensor],
     upstream: tuple[Tensor, Tensor | None],
-    wanted: tuple[bool, ...],
+    wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of hidden states, weight and bias, as far as they are `wanted`."""
-    kind, weight = found.dtype, head.weight
+    """Gradients of hidden states, weight and bias, as far as they are `wanted`.
+
+    `saved` are log-sums and entropies; `upstream` the gradients of log-probabilities and
+    entropies, the second `None` where it is 0.
+    """
+    kind, weight = accumulated_in(hidden), head.weight
     out = hidden.new_empty(plan.tile * plan.slab, dtype=kind)
     by_hidden = hidden.new_zeros(hidden.shape, dtype=kind) if wanted[0] else None
     by_weight = torch.empty_like(weight) if wanted[1] else None
@@ -193,9 +171,8 @@ def _by_slabs(
         for at in slices(len(hidden), plan.tile):
             logits = head.logits(hidden[at], out, columns)
             bend = None if dentropy is None else dentropy[at]
-            saved = (found[1, at], found[2, at])
-            row = head.row(at, columns.start)
-            grad = gradient(logits, row, saved, dlog_probs[at], bend, hidden)
+            row, own = head.row(at, columns.start), (saved[0][at], saved[1][at])
+            grad = gradient(logits, row, own, dlog_probs[at], bend, hidden)
             if bias_sum is not None:
                 bias_sum += grad.sum(0, dtype=kind)
             if by_hidden is not None:

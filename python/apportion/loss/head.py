@@ -16,8 +16,9 @@ from apportion.loss.rows import RowInputs, scaled
 # rows comes first: it says what to install where torch is missing.
 import torch
 
-from apportion.kernels.linear.log_probs import Head, log_probs_and_entropy
-from apportion.kernels.linear.plan import MEMORY_BUDGET, Plan, make_plan
+from apportion.kernels.linear.log_probs import Head, logit_bytes
+from apportion.kernels.linear.operators import log_probs_and_entropy
+from apportion.kernels.linear.plan import MEMORY_BUDGET, Plan
 
 Tensor = Any
 MODES = ("auto", "recompute", "frozen")
@@ -25,12 +26,13 @@ MODES = ("auto", "recompute", "frozen")
 
 @dataclass(frozen=True)
 class Linear:
-    """Hidden states and head of one call, checked, with the tokens outside the mask left out.
+    """Hidden states and head of one call, checked.
 
     Attributes:
-        hidden: `(n, H)`, those of the mask.
+        hidden: `(n, H)`: those of the mask, or all where `mask` is there.
         head: weight, bias and what is asked of them, targets `(n,)`.
         places: `(n,)`, where they are among all tokens; `None` where all are there.
+        mask: `(n,)`, where the operator is to leave tokens out.
         shape: of the results.
         budget: bytes of logits held at a time.
     """
@@ -38,15 +40,21 @@ class Linear:
     hidden: Tensor
     head: Head
     places: Tensor | None
+    mask: Tensor | None
     shape: tuple[int, ...]
     budget: int
 
     def plan(self) -> Plan:
         """Sizes of the pieces."""
-        vocabulary, width = self.head.weight.shape
-        size = _logit_bytes(self.hidden)
-        pinned = self.head.batch_invariant
-        return make_plan(len(self.hidden), vocabulary, width, size, self.budget, pinned)
+        return self.head.plan(self.hidden, self.budget)
+
+    def log_probs(self, mode: str, entropy: bool) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropy of all tokens, differentiable; `mode` as in `MODES`."""
+        frozen = _is_frozen(mode, self.hidden, self.head)
+        log_probs, entropies = log_probs_and_entropy(
+            self.hidden, self.head, self.mask, self.budget, frozen, entropy
+        )
+        return self.spread(log_probs), self.spread(entropies)
 
     def spread(self, values: Tensor) -> Tensor:
         """One value for each token of the mask, as all tokens: 0 outside it."""
@@ -81,15 +89,13 @@ def linear_log_probs(
         batch_invariant=batch_invariant,
         check=check,
         memory_budget=memory_budget,
+        narrow=not torch.compiler.is_compiling(),
     )
-    frozen = is_frozen(mode, linear.hidden, linear.head)
-    log_probs, entropies = log_probs_and_entropy(
-        linear.hidden, linear.head, linear.plan(), frozen, entropy
-    )
-    return linear.spread(log_probs), linear.spread(entropies) if entropy else None
+    log_probs, entropies = linear.log_probs(mode, entropy)
+    return log_probs, entropies if entropy else None
 
 
-def is_frozen(mode: str, hidden: Tensor, head: Head) -> bool:
+def _is_frozen(mode: str, hidden: Tensor, head: Head) -> bool:
     """Whether the gradient of the hidden states is computed in the forward pass."""
     check_choice("mode", mode, MODES)
     trained = head.weight.requires_grad or (head.bias is not None and head.bias.requires_grad)
@@ -109,18 +115,24 @@ def checked(
     batch_invariant: bool,
     check: bool,
     memory_budget: int | None,
+    narrow: bool,
 ) -> Linear:
-    """Hidden states, head and rows of one call."""
+    """Hidden states, head and rows of one call.
+
+    `narrow` leaves out the tokens outside the mask here. Not in compiled code, where no size
+    may depend on values: there the operator does.
+    """
     hidden, weight, bias = _tensors(given)
     rows = RowInputs(hidden.shape[:-1], hidden.device, len(weight))
     place = (0, len(weight))
     row = scaled(rows.row(targets, mask, temperature, softcap, place, batch_invariant), logit_scale)
     if check and not torch.compiler.is_compiling():
         rows.check_values(row)
-    budget = _budget(memory_budget, len(weight) * _logit_bytes(hidden))
+    budget = _budget(memory_budget, len(weight) * logit_bytes(hidden))
     flat, places = hidden.reshape(-1, hidden.shape[-1]), None
-    if row.mask is not None:
-        places = row.mask.reshape(-1).nonzero().squeeze(-1)
+    mask = None if row.mask is None else row.mask.reshape(-1)
+    if mask is not None and narrow:
+        places, mask = mask.nonzero().squeeze(-1), None
         places = places if len(places) < len(flat) else None
     if places is not None:
         flat = flat[places]
@@ -132,7 +144,7 @@ def checked(
         row.softcap,
         batch_invariant,
     )
-    return Linear(flat, head, places, rows.shape, budget)
+    return Linear(flat, head, places, mask, rows.shape, budget)
 
 
 def _of(values: Any, places: Tensor | None) -> Any:
@@ -147,7 +159,7 @@ def _tensors(given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
     if len(given) not in (2, 3):
         raise InputError(f"logits: got {len(given)} parts, expected (hidden, weight[, bias])")
     names = ("hidden", "weight", "bias")
-    for name, tensor in zip(names, given, strict=False):
+    for name, tensor in zip(names[: len(given)], given, strict=True):
         if tensor is None and name == "bias":
             continue
         if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
@@ -182,13 +194,6 @@ def _check_shapes(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 def _gathered(tensor: Tensor) -> Tensor:
     """A sharded parameter of FSDP2 as a whole; its gradient is sharded again."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def _logit_bytes(hidden: Tensor) -> int:
-    """Of one logit; on a GPU half-precision gradients stand beside float32 logits."""
-    if hidden.dtype == torch.float64:
-        return 8
-    return 6 if hidden.is_cuda and hidden.dtype != torch.float32 else 4
 
 
 def _budget(given: int | None, row: int) -> int:

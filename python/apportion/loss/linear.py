@@ -11,7 +11,7 @@ from typing import Any
 
 from apportion.credit import Credit
 from apportion.errors import DtypeError, InputError, OptionError
-from apportion.loss.head import Linear, checked, is_frozen
+from apportion.loss.head import Linear, checked
 from apportion.loss.inputs import check_choice, check_number
 from apportion.loss.policy import Metrics, policy_loss, pose, solve
 
@@ -20,7 +20,6 @@ from apportion.loss.policy import Metrics, policy_loss, pose, solve
 import torch
 
 from apportion.kernels.linear.fused import Objective, loss_and_entropy
-from apportion.kernels.linear.log_probs import log_probs_and_entropy
 from apportion.kernels.linear.plan import slices
 from apportion.kernels.reference.aggregate import Aggregation
 from apportion.kernels.reference.batch import Spans, masked_mean, row_ids
@@ -90,6 +89,9 @@ def linear_policy_loss(
     check_number("entropy_coef", entropy_coef)
     if batch_invariant and mode == "fused":
         raise OptionError("batch_invariant: got True, expected False with mode='fused'")
+    compiling = torch.compiler.is_compiling()
+    if compiling and mode == "fused":
+        raise OptionError("mode: got 'fused', expected 'auto' or 'recompute' in compiled code")
     stand_in = _stand_in(hidden, old_log_probs)
     posed = dict(options)
     if options.get("top_entropy") is not None and options.get("entropies") is None:
@@ -106,16 +108,18 @@ def linear_policy_loss(
         batch_invariant=batch_invariant,
         check=check,
         memory_budget=memory_budget,
+        narrow=not compiling,
     )
     weights = problem.aggregation.weights(tokens.mask, tokens.rows)
-    pieces = _pieces(problem, linear, mode)
+    # In one pass the sizes of pieces depend on values: compiled code has none such.
+    pieces = None if compiling else _pieces(problem, linear, mode)
     if pieces is not None:
         objective = _Fused(problem, sampler, linear, weights, entropy_coef)
         asked = Objective(pieces, objective.slope, objective.value)
         loss, entropies = loss_and_entropy(linear.hidden, linear.head, asked)
         metrics, entropies = objective.metrics, linear.spread(entropies).reshape(-1)
     else:
-        log_probs, entropies = _log_probs(linear, mode)
+        log_probs, entropies = linear.log_probs(mode, True)
         own = dict(posed)
         if own.get("entropies") is not options.get("entropies"):
             own["entropies"] = entropies.detach()
@@ -137,14 +141,6 @@ def _stand_in(hidden: Tensor, old_log_probs: Tensor) -> Tensor:
         raise InputError(f"old_log_probs: got shape {got}, expected {expected} as hidden")
     kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     return old_log_probs.detach().to(kind)
-
-
-def _log_probs(linear: Linear, mode: str) -> tuple[Tensor, Tensor]:
-    frozen = is_frozen(mode, linear.hidden, linear.head)
-    log_probs, entropies = log_probs_and_entropy(
-        linear.hidden, linear.head, linear.plan(), frozen, True
-    )
-    return linear.spread(log_probs), linear.spread(entropies)
 
 
 def _pieces(problem: Problem, linear: Linear, mode: str) -> list[slice] | None:
