@@ -168,6 +168,4 @@ def _backward(ctx: Any, dlog_probs: Any, _lse: Any, dentropy: Any, _unit: Any) -
     return *found, *[None] * (_TENSORS - 3 + len(ctx.numbers) + 2)
 
 
-torch.library.register_autograd(
-    "apportion::linear_log_probs", _backward, setup_context=_setup
-)
+torch.library.register_autograd("apportion::linear_log_probs", _backward, setup_context=_setup)

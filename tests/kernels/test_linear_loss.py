@@ -148,8 +148,23 @@ def test_gradient_is_taken_once() -> None:
     given, named, _ = case()
     loss, _ = ap.linear_policy_loss(*given, **named)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="once"):
+    with pytest.raises(RuntimeError, match="once, expected mode='recompute'"):
         loss.backward()
+
+
+def test_gradient_is_taken_again() -> None:
+    """Where it is recomputed: by `retain_graph`, and by `gradcheck`."""
+    given, named, _ = case()
+
+    def loss(hidden: Any, weight: Any, bias: Any) -> Any:
+        options = {"bias": bias, "entropy_coef": 0.1, "mode": "recompute", "memory_budget": V * 80}
+        return ap.linear_policy_loss(hidden, weight, *given[2:], **options)[0]
+
+    leaves = (*given[:2], named["bias"])
+    once = loss(*leaves)
+    first = torch.autograd.grad(once, leaves, retain_graph=True)
+    assert all(map(torch.equal, first, torch.autograd.grad(once, leaves)))
+    assert torch.autograd.gradcheck(loss, leaves)
 
 
 def test_pieces_cut_no_span() -> None:

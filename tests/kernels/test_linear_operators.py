@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,6 +37,20 @@ def test_registered_in_full(kind: Any, trained: bool) -> None:
         for dentropy, wanted in ((saved[0], [True, trained, False]), (None, [True, False, False])):
             arguments = (*given, *saved, saved[1], dentropy, wanted)
             check(operators.linear_log_probs_grad.default, arguments)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_gradcheck_with_the_mask_inside(trained: bool) -> None:
+    (hidden, weight, bias), targets, mask, _ = case(trained=trained)
+    own = targets.reshape(-1), mask.reshape(-1), None, 0.8, 3.0, False, BUDGET, not trained
+
+    def both(entropy: bool, *parts: Any) -> Any:
+        flat = parts[0].reshape(15, 6), *parts[1:]
+        found = torch.ops.apportion.linear_log_probs(*flat, *own, entropy)
+        return (found[0], found[2]) if entropy else found[0]
+
+    for entropy in (True, False):
+        assert torch.autograd.gradcheck(partial(both, entropy), (hidden, weight, bias))
 
 
 def outcome(function: Any, leaves: list[Any], upstream: Any) -> tuple[Any, Any]:

@@ -54,7 +54,7 @@ def linear_policy_loss(
     """`policy_loss` of `token_log_probs((hidden, weight), targets)`, in as few passes as can be.
 
     Same numbers, gradients included, up to the order of sums. Tokens outside the mask are
-    not computed. The gradient can be taken once.
+    not computed.
 
     Args:
         hidden: `(N, H)` with `offsets`, or `(B, T, H)`: the states that predict `targets`.
@@ -73,7 +73,8 @@ def linear_policy_loss(
             a token depends on itself alone, or on sequences (turns, segments) that are
             not longer than what the budget holds. `"recompute"` and `"frozen"`: the two
             calls, one after the other, as `token_log_probs` says. `"auto"`: fused where
-            it can be and its pieces are long enough, else the two calls.
+            it can be and its pieces are long enough, else the two calls; in compiled code
+            these. The gradient of `"fused"` can be taken once.
         memory_budget: as in `token_log_probs`.
         check: as in `token_log_probs`.
         **options: everything that `policy_loss` takes by name.
