@@ -366,5 +366,5 @@ def test_one_leaf_that_never_answers_is_given_up(batch_size: int) -> None:
     _, _, texts = run(Reader())
     for text in [*texts[:2], *texts[-2:]]:
         failed, search, _ = run(Poisoned(text))
-        assert search.in_flight == 0 and failed > 0 and failed % 3 == 0
+        assert search.in_flight == 0 and failed > 0
         assert search.nodes().failures.sum() == failed
