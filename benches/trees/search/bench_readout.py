@@ -71,24 +71,31 @@ def bench_against_numpy(compare: Callable[..., None], large: tuple[np.ndarray, n
     )
 
 
-METHODS: dict[str, dict[str, Any]] = {
-    "spo": {"drop_zero": False},
-    "tree_ps_rag": {},
-    "treerl": {},
-    "tree_grpo": {"mode": "tree_diff"},
-    "treepo": {"form": "segment", "whiten": False},
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "spo": ("spo", {"drop_zero": False}),
+    "tree_ps_rag": ("tree_ps_rag", {}),
+    "treerl": ("treerl", {}),
+    "tree_grpo": ("tree_grpo", {"mode": "tree_diff"}),
+    "tree_grpo, between and within trees": ("tree_grpo", {}),
+    "treepo": ("treepo", {"form": "segment", "whiten": False}),
+    "treepo, whole answers": ("treepo", {}),
+    "vineppo": ("vineppo", {}),
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("case", METHODS)
 def bench_readout(
-    compare: Callable[..., None], large: tuple[np.ndarray, np.ndarray], method: str
+    compare: Callable[..., None], large: tuple[np.ndarray, np.ndarray], case: str
 ) -> None:
+    method, options = METHODS[case]
     rollouts = rollouts_of(*large)
+    if method == "vineppo":  # with values of states, a tenth of which were estimated
+        known = np.random.default_rng(1).random(len(large[0])).astype(np.float32)
+        rollouts = rollouts.with_columns(node_values=np.where(known < 0.1, known, np.nan))
     compare(
-        f"{method}, {len(large[0]):,} nodes, limit",
+        f"{case}, {len(large[0]):,} nodes, limit",
         "0.2 s at 10^7 nodes",
-        lambda: ap.credit(method, rollouts, **METHODS[method]),
+        lambda: ap.credit(method, rollouts, **options),
         None,
         limit=LIMIT * len(large[0]) / 1e7,
     )
