@@ -385,6 +385,17 @@ def test_a_pool_without_a_mixed_root_ends() -> None:
         assert not search.select(4) and search.bisections(0) == []
 
 
+@pytest.mark.parametrize("rule", ["omegaprm", "rearter", "confidence"])
+def test_pools_have_variances(rule: str) -> None:
+    """Those of the shares of right rollouts; a pool with a wide interval is not done."""
+    search = ap.Search(1, 1000, rule=rule, stop_width=0.05)
+    leaves = search.select(1)
+    rewards = [float(i % 3 == 0) for i in range(leaves.want[0])]
+    search.expand(leaves, rollouts=[rewards], rollout_tokens=[[[1, 2, 3, 4]] * len(rewards)])
+    assert search.nodes().variance[0] == pytest.approx(np.var(rewards, ddof=1))
+    assert len(search.select(1)) == 1
+
+
 def answer(leaves: ap.Leaves) -> dict[str, Any]:
     """An answer with every column that any rule may need, the same for the same request."""
     out: dict[str, Any] = {name: [] for name in ("values", "priors", "child_values", "terminal")}

@@ -65,19 +65,24 @@ impl Tree {
 
     /// One visit of an edge that leads to a node of this value; what its parent sees.
     pub(super) fn visit(&mut self, node: u32, value: f64) -> f64 {
-        let keeps = self.keeps();
         let edge = self.edge_return(node, value);
+        self.add_return(node, edge);
+        edge
+    }
+
+    /// One more return of an edge.
+    pub(super) fn add_return(&mut self, node: u32, edge: f64) {
+        let keeps = self.keeps();
         let hot = &mut self.hot[node as usize];
         if !(keeps.variance || keeps.bounds) {
             hot.value_sum += edge;
             hot.visits += 1;
-            return edge;
+            return;
         }
         let before = hot.q();
         hot.value_sum += edge;
         hot.visits += 1;
         self.note(node, edge, before);
-        edge
     }
 
     /// Keeps variance and bounds of an edge that just got a return (Welford 1962).

@@ -166,10 +166,9 @@ pub fn ask(step: &mut Step<'_>, node: u32, rollouts: usize) -> Next {
 pub fn take(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {
     step.release(ask);
     step.record(ask.node, answer);
-    let right = answer.rollouts.iter().filter(|&&reward| reward > 0.0).count();
-    let hot = &mut step.tree.hot[ask.node as usize];
-    hot.visits += answer.rollouts.len() as u32;
-    hot.value_sum += right as f64;
+    for &reward in answer.rollouts {
+        step.tree.add_return(ask.node, f64::from(u8::from(reward > 0.0)));
+    }
 }
 
 /// Begins the search of a rollout, which may be cut as [`cuts`] says.
