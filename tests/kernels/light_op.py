@@ -23,7 +23,7 @@ from apportion.kernels.triton import segments as seg
 from apportion.kernels.triton.surrogates import SURROGATES, covers
 from apportion.kernels.triton.token_loss_op import FLAGS, INPUTS, NUMBERS, token_loss
 from apportion.kernels.triton.variants import pairwise
-from apportion.loss.policy import pose
+from apportion.loss.pose import pose
 from loss_batches import run
 from test_loss_kinks import EDGE, KINKS, OLD
 

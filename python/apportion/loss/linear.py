@@ -13,7 +13,8 @@ from apportion.credit import Credit
 from apportion.errors import DtypeError, InputError, OptionError
 from apportion.loss.head import Linear, checked
 from apportion.loss.inputs import check_choice, check_number
-from apportion.loss.policy import Metrics, policy_loss, pose, solve
+from apportion.loss.policy import policy_loss
+from apportion.loss.pose import Metrics, pose, solve
 
 # isort: split
 # linear comes first: it says what to install where torch is missing.

@@ -1,7 +1,7 @@
 """The policy loss: log-probabilities and credit in, one differentiable number out.
 
 Needs torch (`pip install 'apportion[torch]'`); `import apportion` alone does not import
-it. Arguments are checked here; the formulas are in `apportion.kernels.reference`, and on
+it. Arguments are settled in `pose`; the formulas are in `apportion.kernels.reference`, and on
 a GPU in `apportion.kernels.triton`.
 """
 
@@ -18,23 +18,12 @@ from apportion.loss.inputs import Given, check_options
 # inputs comes first: it says what to install where torch is missing.
 import torch
 
-from apportion.kernels.policy_loss import evaluate
-from apportion.kernels.reference import batch as spans
-from apportion.kernels.reference import registry, rollout
-from apportion.kernels.reference.evaluate import Problem
-from apportion.loss.settings import (
-    AGGREGATION,
-    aggregation,
-    around,
-    loss_options,
-    penalty,
-    reference,
-    settle,
-)
+from apportion.kernels.reference import registry
+from apportion.loss.pose import Metrics, has_rules, pose, solve
+from apportion.loss.settings import AGGREGATION, aggregation, penalty
 from apportion.loss.tensors import as_tensor
 
 Tensor = Any
-Metrics = dict[str, Tensor]
 
 
 def policy_loss(
@@ -121,76 +110,7 @@ def policy_loss(
     }
     tensors = log_probs, old_log_probs, advantages, mask
     # As a rule what computes the loss reads within the mask alone, which spares passes here.
-    return solve(*pose(*tensors, unmasked=not _rules(given), **given))
-
-
-def pose(
-    log_probs: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor | Credit,
-    mask: Tensor,
-    *,
-    loss: str | None = None,
-    like: str | None = None,
-    offsets: Tensor | None = None,
-    turns: Tensor | str | None = None,
-    segment_offsets: Tensor | None = None,
-    ref_log_probs: Tensor | None = None,
-    rollout_log_probs: Tensor | None = None,
-    rollout_weights: Tensor | None = None,
-    entropies: Tensor | None = None,
-    generator: Any = None,
-    num_tokens: float | None = None,
-    num_sequences: float | None = None,
-    unmasked: bool = False,
-    **options: Any,
-) -> tuple[Problem, Tensor | None]:
-    """The arguments of `policy_loss`, checked and settled; and the sampler's log-probabilities.
-
-    `unmasked` leaves what stands outside the mask where it is: `Problem.is_raw`.
-    """
-    entry, settings = settle(loss, like, options)
-    own = around(settings)
-    if generator is not None and not isinstance(generator, torch.Generator):
-        got = type(generator).__name__
-        raise DtypeError(f"generator: got {got}, expected a torch.Generator")
-    given = Given(log_probs, mask, offsets, advantages, unmasked)
-    sampler = given.maybe("rollout_log_probs", rollout_log_probs)
-    tokens = spans.Tokens(
-        log_probs=given.own,
-        old_log_probs=given.take("old_log_probs", old_log_probs).detach(),
-        advantages=given.advantages(),
-        mask=given.mask,
-        rows=given.rows,
-        segments=given.segments(own["ratio"], turns, segment_offsets),
-        rollout_weights=given.maybe("rollout_weights", rollout_weights, fill=1.0),
-        generator=generator,
-    )
-    problem = Problem(
-        entry=entry,
-        options=loss_options(entry, settings, given),
-        tokens=tokens,
-        level=own["ratio"],
-        ratio_grad=own["ratio_grad"],
-        log_ratio_bounds=own["log_ratio_bounds"],
-        aggregation=aggregation(settings, given, num_tokens, num_sequences),
-        keep=_keep(tokens, own, sampler, given.maybe("entropies", entropies)),
-        penalty=penalty(own["kl_kind"], like) if own["kl_coef"] else None,
-        kl_coef=own["kl_coef"],
-        kl_times_ratio=own["kl_times_ratio"],
-        ref_log_probs=reference(given, own["kl_coef"], ref_log_probs),
-        is_raw=unmasked,
-    )
-    return problem, sampler
-
-
-def solve(problem: Problem, sampler: Tensor | None) -> tuple[Tensor, Metrics]:
-    """The loss, and its metrics."""
-    value, metrics = evaluate(problem)
-    if sampler is not None:
-        tokens = problem.tokens
-        metrics["rollout_kl"] = spans.masked_mean(sampler - tokens.old_log_probs, tokens.mask)
-    return value, metrics
+    return solve(*pose(*tensors, unmasked=not has_rules(given), **given))
 
 
 def losses() -> Mapping[str, registry.Loss]:
@@ -272,29 +192,3 @@ def kl_penalty(
     valid = mask != 0
     zero = log_probs.new_zeros(())
     return estimate(torch.where(valid, log_probs, zero), torch.where(valid, ref_log_probs, zero))
-
-
-def _rules(given: Mapping[str, Any]) -> bool:
-    """Whether something beside the loss reads the tensors."""
-    names = ("rollout_log_probs", "off_policy_threshold", "top_entropy")
-    return any(given.get(name) is not None for name in names)
-
-
-def _keep(
-    tokens: spans.Tokens,
-    settings: Mapping[str, Any],
-    sampler: Tensor | None,
-    entropies: Tensor | None,
-) -> Tensor | None:
-    """1 for the tokens that off-policy and entropy rules leave in; `None` without a rule."""
-    keep = None
-    threshold, share = settings["off_policy_threshold"], settings["top_entropy"]
-    if threshold is not None:
-        ratio = tokens.log_ratio if sampler is None else tokens.log_probs - sampler
-        keep = rollout.keep_on_policy(tokens.advantages, ratio, tokens.mask, tokens.rows, threshold)
-    if share is not None:
-        if entropies is None:
-            raise InputError("entropies: got none, expected them where top_entropy is given")
-        certain = rollout.keep_uncertain(entropies, tokens.mask, share)
-        keep = certain if keep is None else keep * certain
-    return keep
