@@ -47,10 +47,9 @@ def smaller(first: Tensor, second: Tensor) -> Tensor:
     return chosen
 
 
-@torch.no_grad()
 def exceeds(first: Tensor, second: Tensor) -> Tensor:
     """1 where the first is larger, else 0; no gradient."""
-    return (first - second).sign_().clamp_(min=0.0)
+    return (first.detach() - second.detach()).sign_().clamp_(min=0.0)
 
 
 class _Bound(torch.autograd.Function):
