@@ -45,6 +45,7 @@ soak: $(BIN)/.dev  ## Kill searches that log, 200 times each, and compare them w
 lint: $(BIN)/.dev  ## Formatters, linters, type checker, stub checker
 	git ls-files -z 'rust/*.rs' | xargs -0 rustfmt --check --edition 2024
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --workspace --no-deps --quiet
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -37,7 +37,7 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// The payload of a file that [`write`] made.
+/// The payload of a file that [`write()`] made.
 ///
 /// # Errors
 ///
