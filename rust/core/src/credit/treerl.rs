@@ -7,8 +7,7 @@ use crate::error::Result;
 use crate::memory::zeroed;
 use crate::nodes::{NODE_IDS, Nodes, PARENTS, Part, Per, total};
 use crate::rollouts::Rollouts;
-use crate::stats::Counts;
-use crate::tree::parents::Trees;
+use crate::stats::{Counts, Moments};
 use crate::tree::readout::siblings::tree_moments;
 
 choice! {
@@ -94,30 +93,30 @@ fn rewards(
     let trees = parents.trees();
     pass_rates.copy_from_slice(&tally.values);
     leaves.iter_mut().enumerate().for_each(|(n, leaves)| *leaves = tally.count(n));
-    // A leaf's score less the mean of the others is `(s - mean) L / (L - 1)`, `mean` and `L`
-    // those of the tree; so it is of means of leaves, and exactly 0 where they are equal.
-    let left_out = |&root: &u32| match (tally.values[root as usize], leaves[root as usize]) {
-        (mean, all) if all > 1.0 => (mean, all / (all - 1.0)),
-        _ => (0.0, 1.0),
-    };
-    let left_out: Vec<(f64, f64)> = trees.roots.iter().map(left_out).collect();
-    for (n, value) in state_values.iter_mut().enumerate() {
-        let (mean, factor) = left_out[trees.of[n] as usize];
-        *value = (tally.values[n] - mean) * factor;
-    }
-    match options.centre {
+    let means = match options.centre {
         Centre::Token => {
-            take_off_mean(state_values, &part.path_tokens(&tally, leaves)?, &trees);
+            let tokens = part.path_tokens(&tally, leaves)?;
+            tree_moments(&trees, &tally.values, |n| tokens[n])
         }
-        Centre::Step => take_off_mean(state_values, leaves, &trees),
-        Centre::None => {}
-    }
+        Centre::Step => tree_moments(&trees, &tally.values, |n| leaves[n]),
+        Centre::None => vec![Moments::default(); trees.roots.len()],
+    };
+    // A leaf's score less the mean of the others is `(s - m) L / (L - 1)`, `m` and `L` those
+    // of the tree; so it is of means of leaves. Where another mean is taken off, `m` goes.
+    let map = |(&root, of): (&u32, &Moments)| {
+        let (own, all) = (tally.values[root as usize], leaves[root as usize]);
+        let others = if all > 1.0 { own } else { 0.0 };
+        (if of.count > 0.0 { of.mean } else { others }, all / (all - 1.0).max(1.0))
+    };
+    let maps: Vec<(f64, f64)> = trees.roots.iter().zip(&means).map(map).collect();
     for n in 0..part.len() {
+        let (mean, factor) = maps[trees.of[n] as usize];
+        let value = (tally.values[n] - mean) * factor;
         state_values[n] = match leaves[n] {
             0.0 => 0.0,
             // Most nodes are leaves, and their roots are slow to draw.
-            leaves if leaves > 1.0 && options.weighted => state_values[n] / leaves.sqrt(),
-            _ => state_values[n],
+            leaves if leaves > 1.0 && options.weighted => value / leaves.sqrt(),
+            _ => value,
         };
         sums[n] = state_values[n] * leaves[n];
     }
@@ -130,12 +129,4 @@ fn rewards(
         rewards[n] = differences[n] + if options.state_value { state_values[n] } else { 0.0 };
     }
     Ok(part.counts(&trees, &tally))
-}
-
-/// Takes each tree's weighted mean off the values of its nodes.
-fn take_off_mean(values: &mut [f64], weights: &[f64], trees: &Trees) {
-    let moments = tree_moments(trees, values, |n| weights[n]);
-    for (value, &tree) in values.iter_mut().zip(&trees.of) {
-        *value -= moments[tree as usize].mean;
-    }
 }
