@@ -537,10 +537,10 @@ def test_an_answer_after_the_deadline_is_refused_without_a_select_between() -> N
 
 def test_run_goes_on_after_late_answers() -> None:
     def evaluate(leaves: ap.Leaves) -> dict[str, Any]:
-        time.sleep(0.02 if (leaves.depth > 0).any() else 0)
+        time.sleep(0.2 if (leaves.depth > 0).any() else 0)
         return answer(leaves)
 
-    search = ap.Search(2, 50, deadline=0.01)
+    search = ap.Search(2, 50, deadline=0.15)
     search.run(evaluate, batch_size=2)
     conserved(search)
     assert search.simulations.tolist() == [0, 0]
