@@ -516,9 +516,9 @@ def test_an_evaluator_that_raises_before_it_waits_leaves_nothing_in_flight() -> 
 
 
 def test_a_late_answer_is_refused_and_its_leaf_asked_again() -> None:
-    search = ap.Search(2, 50, deadline=0.01)
+    search = ap.Search(2, 50, deadline=0.2)
     leaves = search.select(2)
-    time.sleep(0.02)
+    time.sleep(0.25)
     again = search.select(2)
     assert again.node.tolist() == [0, 0] and search.nodes().failures.tolist() == [1, 1]
     with pytest.raises(InputError, match="ticket 0, answered, failed or cancelled"):
