@@ -17,6 +17,7 @@ from apportion.errors import DtypeError, InputError
 
 Array = npt.NDArray[Any]
 MAX_VALUES, MAX_ROWS = 2**40, 2**28  # as the core's limits: beyond them sizes are a mistake
+_FLOAT64 = np.dtype(np.float64)
 
 
 def is_tensor(value: object) -> bool:
@@ -55,6 +56,8 @@ def to_numpy(name: str, value: Any) -> Array:
 
     Half precision is widened to float32. `None` in a list becomes NaN.
     """
+    if _is_plain(value):
+        return value  # type: ignore[no-any-return]
     if is_tensor(value):
         return _of_tensor(name, value.detach())
     if isinstance(value, np.ma.MaskedArray):
@@ -75,6 +78,17 @@ def to_numpy(name: str, value: Any) -> Array:
     if not (array.dtype.isnative and array.flags.aligned):
         array = array.astype(array.dtype.newbyteorder("="))
     return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `value` is what most calls give, doubles in NumPy: to look further at each of a
+    search's arrays takes as long as dozens of its leaves."""
+    return (
+        type(value) is np.ndarray
+        and value.dtype is _FLOAT64
+        and value.flags.aligned
+        and value.size <= MAX_VALUES
+    )
 
 
 def _of_tensor(name: str, tensor: Any) -> Array:
@@ -106,6 +120,8 @@ def _numbers_of_objects(name: str, array: Array) -> Array:
 def floats(name: str, value: Any) -> Array:
     """A contiguous float32 or float64 array; integers and booleans are widened to float64."""
     array = to_numpy(name, value)
+    if array.dtype is _FLOAT64 and array.ndim and array.flags.c_contiguous:
+        return array
     if array.dtype.kind not in "fiub":
         raise DtypeError(f"{name}: got an array of {array.dtype}, expected numbers")
     if array.dtype not in (np.float32, np.float64):

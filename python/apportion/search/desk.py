@@ -58,7 +58,7 @@ class Desk:
         if self._is_over():
             size = 0
         found = self._call("select", size, share, order, get_num_threads())
-        leaves = Leaves(**found, _forest=self._forest)
+        leaves = Leaves._of(found, self._forest)
         if self.deadline is not None and leaves:
             self._asked.append((time.monotonic(), leaves.ticket))
         return leaves

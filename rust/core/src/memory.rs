@@ -21,7 +21,7 @@ unsafe impl Zeros for f64 {}
 unsafe impl Zeros for u32 {}
 
 /// Sizes from here on are worth huge pages, in bytes.
-const LARGE: usize = 4 << 20;
+pub(crate) const LARGE: usize = 4 << 20;
 
 /// `len` zeros. Large ones are memory that the system has not touched yet; asking for
 /// huge pages there turns some 500 page faults into one, which otherwise take half of
@@ -60,33 +60,40 @@ pub fn reserve<T>(values: &mut Vec<T>, len: usize) -> Result<()> {
 /// Asks for huge pages for memory that is to be written as a whole, if it is large.
 pub(crate) fn in_huge_pages<T>(values: &mut [T]) {
     if size_of_val(values) >= LARGE {
-        advise_huge(values);
+        // SAFETY: the range is that of `values`.
+        unsafe { advise_huge(values.as_mut_ptr().cast(), size_of_val(values)) };
     }
 }
 
+/// Bytes of a huge page.
+pub(crate) const HUGE: usize = 2 << 20;
+
+/// Asks for huge pages in a range of memory.
+///
+/// # Safety
+///
+/// The range lies within one allocation.
 #[cfg(target_os = "linux")]
-fn advise_huge<T>(values: &mut [T]) {
+pub(crate) unsafe fn advise_huge(start: *mut u8, length: usize) {
     use std::ffi::{c_int, c_void};
 
-    const HUGE: usize = 2 << 20;
     const MADV_HUGEPAGE: c_int = 14;
     unsafe extern "C" {
         fn madvise(start: *mut c_void, length: usize, advice: c_int) -> c_int;
     }
 
-    let bytes = values.as_mut_ptr_range();
-    let skipped = bytes.start.addr().next_multiple_of(HUGE) - bytes.start.addr();
-    let whole = (size_of_val(values) - skipped) / HUGE * HUGE;
-    // SAFETY: the range lies within `values`, which is at least two huge pages long, and
-    // starts at a page's start. The advice changes how the system backs the range, not
-    // what it holds. Where it is refused nothing is lost, so the answer is not looked at.
-    unsafe {
-        madvise(bytes.start.cast::<u8>().add(skipped).cast(), whole, MADV_HUGEPAGE);
+    let skipped = start.addr().next_multiple_of(HUGE) - start.addr();
+    let whole = length.saturating_sub(skipped) / HUGE * HUGE;
+    if whole > 0 {
+        // SAFETY: the range lies within the allocation and starts at a page's start. The
+        // advice changes how the system backs the range, not what it holds. Where it is
+        // refused nothing is lost, so the answer is not looked at.
+        unsafe { madvise(start.add(skipped).cast(), whole, MADV_HUGEPAGE) };
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise_huge<T>(_values: &mut [T]) {}
+pub(crate) unsafe fn advise_huge(_start: *mut u8, _length: usize) {}
 
 #[cfg(test)]
 mod tests {

@@ -503,7 +503,8 @@ fn a_chain_of_a_million_nodes_is_searched() {
     let rule = rules::make("puct", &vec![]).unwrap();
     let limits = limits(1);
     let mut step = apportion_core::tree::step::Step::new(&mut tree, &limits, 0);
-    let apportion_core::tree::request::Next::Ask(ask) = rule.next(&mut step) else { panic!() };
+    let next = step.descend(|at| rule.choose(at));
+    let apportion_core::tree::request::Next::Ask(ask) = next else { panic!() };
     assert_eq!((ask.node, step.tree.hot[500].in_flight()), (1_000_000, 1));
     rule.told(&mut step, &ask, &apportion_core::tree::answers::Answer::default());
     assert_eq!((tree.hot[0].visits, tree.hot[0].in_flight()), (1, 0));

@@ -120,6 +120,7 @@ impl<'a, T> Rows<'a, T> {
 
 impl<'a> Answers<'a> {
     /// Answer number `i`.
+    #[inline]
     pub fn row(&self, i: usize, starts: &Starts) -> Answer<'a> {
         let at = starts.children[i]..starts.children[i + 1];
         let rollouts = part(&starts.rollouts, i);

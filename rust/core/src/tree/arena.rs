@@ -3,15 +3,23 @@
 //! Children of one expansion are contiguous, so that choosing among them is one pass over
 //! memory; a node that is widened gets further blocks. A root's edge has reward 0 and
 //! discount 1. Columns that not every search fills take no memory until they are.
-//! Depends on `hot`, `spans` and `merge`.
+//! Depends on `hot`, `spans` and `states`.
 
 mod check;
+mod cold;
+mod outcomes;
+mod shape;
 
 use std::collections::BTreeMap;
 
 pub use crate::tree::hot::{Hot, MAX_IN_FLIGHT};
-use crate::tree::merge::Merged;
+pub use cold::{End, Fact, MAX_DEPTH};
+pub use outcomes::Outcomes;
+
+use crate::tree::room::{Column, Room};
 use crate::tree::spans::{Rollout, Spans};
+use crate::tree::states::Merged;
+use cold::Cold;
 
 /// No node: the parent of a root.
 pub const NONE: u32 = u32::MAX;
@@ -19,51 +27,13 @@ pub const NONE: u32 = u32::MAX;
 pub const ROOT: u32 = 0;
 /// Most nodes of a tree.
 pub const MAX_NODES: usize = NONE as usize - 1;
-/// Greatest depth of a node.
-pub const MAX_DEPTH: u32 = (1 << DEPTH_BITS) - 1;
-const DEPTH_BITS: u32 = 27;
-
-/// Why a node has no children and never will.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// It may be expanded.
-    Open,
-    /// An end of the problem: its value is exact.
-    Terminal,
-    /// It was answered without children, at the depth limit or with the tree full.
-    Barren,
-}
-
-/// Things that are true of a node, kept above its depth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Fact {
-    /// An end of the problem.
-    Terminal = 1 << DEPTH_BITS,
-    /// Without children for good, though no end.
-    Barren = 1 << (DEPTH_BITS + 1),
-    /// Its expansion has been asked for and not been answered.
-    Asked = 1 << (DEPTH_BITS + 2),
-    /// `raw_value` is known.
-    Valued = 1 << (DEPTH_BITS + 3),
-    /// Widening brought nothing more.
-    Exhausted = 1 << (DEPTH_BITS + 4),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(C)]
-struct Cold {
-    raw_value: f64,
-    parent: u32,
-    depth_and_facts: u32,
-}
 
 /// Nodes of one tree and what belongs to the tree as a whole.
 #[derive(Clone, Debug)]
 pub struct Tree {
     /// Selection's records.
-    pub hot: Vec<Hot>,
-    cold: Vec<Cold>,
+    pub hot: Column<Hot>,
+    pub(super) cold: Column<Cold>,
     /// Reward of the edge into each node; empty while none is other than 0.
     rewards: Vec<f64>,
     /// Sum of squared distances of each edge's returns from their mean; empty where not kept.
@@ -102,32 +72,6 @@ pub struct Tree {
     keeps: Keeps,
 }
 
-/// How terminal nodes and rollouts ended.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outcomes {
-    /// How many had a positive value.
-    pub positive: u32,
-    /// How many had a negative value.
-    pub negative: u32,
-    /// The highest value.
-    pub best: f64,
-}
-
-impl Default for Outcomes {
-    fn default() -> Self {
-        Self { positive: 0, negative: 0, best: f64::NEG_INFINITY }
-    }
-}
-
-impl Outcomes {
-    /// One more.
-    pub fn add(&mut self, value: f64) {
-        self.positive += u32::from(value > 0.0);
-        self.negative += u32::from(value < 0.0);
-        self.best = self.best.max(value);
-    }
-}
-
 /// What only some searches have: further children, and statistics beyond the mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keeps {
@@ -143,8 +87,8 @@ impl Tree {
     /// A tree of one unevaluated root. `gamma` is not 0; -1 alternates two players.
     pub fn new(gamma: f64, keeps: Keeps) -> Self {
         let mut tree = Self {
-            hot: Vec::new(),
-            cold: Vec::new(),
+            hot: Column::new_in(Room::default()),
+            cold: Column::new_in(Room::default()),
             rewards: Vec::new(),
             squares: Vec::new(),
             blocks: BTreeMap::new(),
@@ -169,19 +113,37 @@ impl Tree {
         tree
     }
 
-    fn push(&mut self, parent: u32, depth: u32, priors: impl Iterator<Item = f32>) {
-        self.hot.extend(priors.map(Hot::new));
-        let cold = Cold { raw_value: 0.0, parent, depth_and_facts: depth };
-        self.cold.resize(self.hot.len(), cold);
+    fn push(&mut self, parent: u32, depth: u32, priors: impl ExactSizeIterator<Item = f32>) {
+        let first = self.hot.len();
+        self.hot.resize(first + priors.len(), Hot::new(0.0));
+        for (hot, prior) in self.hot[first..].iter_mut().zip(priors) {
+            hot.prior = prior;
+        }
+        self.cold.resize(self.hot.len(), Cold::new(parent, depth));
         if self.keeps.variance {
             self.squares.resize(self.hot.len(), 0.0);
         }
     }
 
-    /// Makes room for so many nodes in all, so that growing does not copy them.
-    pub fn reserve(&mut self, nodes: usize) {
-        self.hot.reserve_exact(nodes.saturating_sub(self.hot.len()));
-        self.cold.reserve_exact(nodes.saturating_sub(self.cold.len()));
+    /// Bytes of the columns of so many nodes.
+    pub fn sizes(nodes: usize) -> [usize; 2] {
+        [nodes * size_of::<Hot>(), nodes * size_of::<Cold>()]
+    }
+
+    /// Nodes that there is room for.
+    pub fn capacity(&self) -> usize {
+        self.hot.capacity()
+    }
+
+    /// Moves to where there is room for so many nodes in all, so that growing copies none.
+    pub fn reserve(&mut self, nodes: usize, room: &Room) {
+        fn moved<T: Copy>(column: &[T], nodes: usize, room: &Room) -> Column<T> {
+            let mut moved = Column::with_capacity_in(nodes.max(column.len()), room.clone());
+            moved.extend_from_slice(column);
+            moved
+        }
+        self.hot = moved(&self.hot, nodes, room);
+        self.cold = moved(&self.cold, nodes, room);
     }
 
     /// Number of nodes.
@@ -211,7 +173,7 @@ impl Tree {
 
     /// Edges between a node and the root.
     pub fn depth(&self, node: u32) -> u32 {
-        self.cold[node as usize].depth_and_facts & MAX_DEPTH
+        self.cold[node as usize].depth()
     }
 
     /// Value given when the node was evaluated; the exact value of a proven node.
@@ -226,25 +188,17 @@ impl Tree {
 
     /// Whether something is true of a node.
     pub fn is(&self, node: u32, fact: Fact) -> bool {
-        self.cold[node as usize].depth_and_facts & fact as u32 != 0
+        self.cold[node as usize].is(fact)
     }
 
     /// Makes something true of a node, or no longer.
     pub fn set(&mut self, node: u32, fact: Fact, truth: bool) {
-        let facts = &mut self.cold[node as usize].depth_and_facts;
-        *facts = if truth { *facts | fact as u32 } else { *facts & !(fact as u32) };
+        self.cold[node as usize].set(fact, truth);
     }
 
     /// Whether a node can be expanded.
     pub fn end(&self, node: u32) -> End {
-        let facts = self.cold[node as usize].depth_and_facts;
-        if facts & Fact::Terminal as u32 != 0 {
-            End::Terminal
-        } else if facts & Fact::Barren as u32 != 0 {
-            End::Barren
-        } else {
-            End::Open
-        }
+        self.cold[node as usize].end()
     }
 
     /// Sets a node's own value.
@@ -273,79 +227,6 @@ impl Tree {
         let failures = self.failures.entry(node).or_insert(0);
         *failures = failures.saturating_add(1);
         *failures
-    }
-
-    /// The node that has the children and the evaluation of a node's state: itself, or the
-    /// earlier one that it is linked to.
-    pub fn home(&self, node: u32) -> u32 {
-        if self.hot[node as usize].is_linked() {
-            self.merged.as_ref().map_or(node, |merged| merged.home(node))
-        } else {
-            node
-        }
-    }
-
-    /// Children of a node that came with its first expansion.
-    pub fn block(&self, node: u32) -> std::ops::Range<u32> {
-        let hot = &self.hot[node as usize];
-        if hot.children == 0 {
-            return 0..0;
-        }
-        let more: u32 = self.blocks_of(node).iter().map(|&(_, count)| u32::from(count)).sum();
-        hot.first_child..hot.first_child + u32::from(hot.children) - more
-    }
-
-    /// Further blocks of a node's children.
-    fn blocks_of(&self, node: u32) -> &[(u32, u16)] {
-        if self.hot[node as usize].is_scattered() {
-            self.blocks.get(&node).map_or(&[], Vec::as_slice)
-        } else {
-            &[]
-        }
-    }
-
-    /// Children of a node, in the order in which they came.
-    pub fn children(&self, node: u32) -> impl Iterator<Item = u32> + Clone + '_ {
-        let more = self.blocks_of(node).iter();
-        self.block(node).chain(more.flat_map(|&(first, count)| first..first + u32::from(count)))
-    }
-
-    /// Which child of its parent a node is; 0 for the root.
-    pub fn action(&self, node: u32) -> u32 {
-        match self.parent(node) {
-            NONE => 0,
-            parent if !self.hot[parent as usize].is_scattered() => {
-                node - self.hot[parent as usize].first_child
-            }
-            parent => self.children(parent).position(|child| child == node).unwrap_or(0) as u32,
-        }
-    }
-
-    /// Nodes from the root to a node.
-    pub fn path(&self, node: u32) -> Vec<u32> {
-        let mut path = Vec::with_capacity(self.depth(node) as usize + 1);
-        let mut at = node;
-        while at != NONE {
-            path.push(at);
-            at = self.parent(at);
-        }
-        path.reverse();
-        path
-    }
-
-    /// Gives a node children with these priors, in a further block if it has some already.
-    /// The caller has seen that [`MAX_NODES`], [`MAX_DEPTH`] and 65535 children suffice.
-    pub fn expand(&mut self, node: u32, priors: impl ExactSizeIterator<Item = f32>) {
-        let (count, first) = (priors.len() as u16, self.len() as u32);
-        self.push(node, self.depth(node) + 1, priors);
-        let hot = &mut self.hot[node as usize];
-        if hot.children == 0 {
-            hot.first_child = first;
-        } else {
-            hot.scatter();
-            self.blocks.entry(node).or_default().push((first, count));
-        }
-        hot.children += count;
     }
 
     /// Sum of squared distances of an edge's returns from their mean; infinite if not kept.
@@ -383,8 +264,6 @@ impl Tree {
     }
 }
 
-crate::state!(Cold { raw_value, parent, depth_and_facts });
-crate::state!(Outcomes { positive, negative, best });
 crate::state!(Keeps { variance, bounds, widening });
 crate::state!(Tree {
     hot,

@@ -189,8 +189,8 @@ impl Limits {
     }
 
     /// Nodes to make room for in each of `roots` trees, if expansions have `children`: what
-    /// the simulations need, but no more than half a GiB in all, which is not touched
-    /// before it is used.
+    /// the simulations need, but no more than half a GiB in all, which the system gives page
+    /// by page as it is used.
     pub fn expected_nodes(&self, roots: usize, children: usize) -> usize {
         const ALL: usize = (1 << 29) / 40;
         let simulations = usize::try_from(self.simulations).unwrap_or(usize::MAX);

@@ -8,66 +8,7 @@
 //! so there is no cycle: a node is linked only to one at least as deep.
 //! Depends on `arena`.
 
-use std::collections::BTreeMap;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
 use crate::tree::arena::{NONE, ROOT, Tree};
-
-/// What is known of equal states.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Merged {
-    /// First node of each state.
-    by_key: BTreeMap<u64, u32>,
-    /// Homes of linked nodes.
-    homes: BTreeMap<u32, u32>,
-    /// Nodes linked to each home.
-    linked: BTreeMap<u32, Vec<u32>>,
-    /// Hashes of the tokens from the root, where states are known by them.
-    hashes: Vec<u64>,
-}
-
-impl Merged {
-    /// The node that a node is linked to, or itself.
-    pub fn home(&self, node: u32) -> u32 {
-        self.homes.get(&node).copied().unwrap_or(node)
-    }
-
-    /// Nodes linked to a home.
-    pub fn linked(&self, home: u32) -> &[u32] {
-        self.linked.get(&home).map_or(&[], Vec::as_slice)
-    }
-
-    /// Homes of linked nodes, by node.
-    pub fn links(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.homes.iter().map(|(&node, &home)| (node, home))
-    }
-
-    /// Whether every node is one of the first `count`.
-    pub(super) fn is_within(&self, count: usize) -> bool {
-        let links = self.homes.iter().map(|(node, home)| node.max(home));
-        let linked = self.linked.iter().flat_map(|(home, nodes)| nodes.iter().chain([home]));
-        let nodes = self.by_key.values().chain(links).chain(linked);
-        nodes.max().is_none_or(|&last| (last as usize) < count)
-    }
-
-    /// Bytes in use.
-    pub fn bytes(&self) -> usize {
-        13 * self.by_key.len()
-            + 9 * self.homes.len()
-            + self.linked.values().map(|l| 33 + size_of_val(&**l)).sum::<usize>()
-            + size_of_val(&*self.hashes)
-    }
-
-    /// Key of a node by the tokens of its path: the hash of its own, begun at its parent's.
-    /// An edge without tokens has no key, for nothing is known of it.
-    fn hash(&mut self, node: u32, parent: u32, tokens: &[u32]) -> Option<u64> {
-        let before = self.hashes.get(parent as usize).copied().unwrap_or(0);
-        let hash = tokens.iter().fold(before, |h, t| xxh3_64_with_seed(&t.to_le_bytes(), h));
-        self.hashes.resize(node as usize, 0);
-        self.hashes.push(hash);
-        (!tokens.is_empty()).then_some(hash)
-    }
-}
 
 impl Tree {
     /// Links new children to equal states seen before. `keys` tell which are equal; without
@@ -80,7 +21,7 @@ impl Tree {
                 None => merged.hash(child, parent, self.tokens.get(child as usize)),
             };
             let Some(key) = key else { continue };
-            let first = *merged.by_key.entry(key).or_insert(child);
+            let first = merged.first(key, child);
             if first != child && self.depth(first) >= self.depth(child) {
                 self.link(child, first);
             }
@@ -89,8 +30,7 @@ impl Tree {
 
     fn link(&mut self, node: u32, home: u32) {
         let Some(merged) = &mut self.merged else { return };
-        merged.homes.insert(node, home);
-        merged.linked.entry(home).or_default().push(node);
+        merged.link(node, home);
         let state = self.hot[home as usize];
         let hot = &mut self.hot[node as usize];
         hot.link();
@@ -149,5 +89,3 @@ impl Tree {
         parents
     }
 }
-
-crate::state!(Merged { by_key, homes, linked, hashes });

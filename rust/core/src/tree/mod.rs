@@ -9,20 +9,24 @@
 
 pub mod answers;
 pub mod arena;
+pub mod at;
 mod backup;
 pub mod hot;
 pub mod labels;
 pub mod limits;
-pub mod merge;
+mod merge;
 mod noise;
 pub mod parents;
 pub mod persist;
+mod prefetch;
 pub mod random;
 pub mod readout;
 pub mod request;
+pub mod room;
 pub mod rules;
 pub mod scan;
 pub mod search;
 mod solve;
 pub mod spans;
+pub mod states;
 pub mod step;

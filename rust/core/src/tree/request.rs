@@ -22,6 +22,12 @@ choice! {
     }
 }
 
+impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 6] =
+        [Self::Expand, Self::Value, Self::Rollout, Self::Verify, Self::Probe, Self::Partial];
+}
+
 /// What a tree asks next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -49,6 +55,8 @@ impl Ask {
 pub enum Next {
     /// With something to ask.
     Ask(Ask),
+    /// With a descent that is still to be made, each child chosen by the rule.
+    Descend,
     /// With a visit that needed no answer.
     Visited,
     /// With nothing to ask before answers are in.
@@ -82,9 +90,7 @@ impl State for Kind {
     }
 
     fn load(source: &mut Source<'_>) -> Result<Self> {
-        let kinds =
-            [Self::Expand, Self::Value, Self::Rollout, Self::Verify, Self::Probe, Self::Partial];
-        match kinds.get(usize::from(u8::load(source)?)) {
+        match Self::ALL.get(usize::from(u8::load(source)?)) {
             Some(&kind) => Ok(kind),
             None => source.refuse("a kind of request that there is not"),
         }

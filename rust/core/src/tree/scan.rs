@@ -1,13 +1,13 @@
 //! The hot loop of prior-weighted rules, without branches. Depends on `hot`.
 //!
 //! Which child is visited, waits or wins is hard to foretell, so nothing here asks: every
-//! term is computed for every child, a few children at a time.
+//! term is computed for every child. Where the processor has vectors of four doubles, they
+//! are used by name: the compiler finds them too, but then shuffles more than it computes.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 
 use crate::tree::hot::Hot;
-use crate::wide::wide;
-
-/// Children whose scores are computed before they are compared.
-const CHUNK: usize = 32;
 
 /// The weights of a score `q + scale * P / (1 + N)`, `N` with descents in flight.
 #[derive(Clone, Copy, Debug)]
@@ -23,49 +23,61 @@ pub struct Weights {
 /// Which open child has the highest score, the first of equals. Scores must be numbers and
 /// not minus infinity.
 pub fn best(children: &[Hot], weights: Weights) -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has just been asked.
+        return unsafe { avx2::best(children, weights) };
+    }
+    plain(children, weights)
+}
+
+fn plain(children: &[Hot], weights: Weights) -> Option<usize> {
     let (mut best, mut highest) = (None, f64::NEG_INFINITY);
-    let mut scores = [0.0; CHUNK];
-    for (start, chunk) in (0..).step_by(CHUNK).zip(children.chunks(CHUNK)) {
-        let scores = &mut scores[..chunk.len()];
-        score(chunk, weights, scores);
-        let top = scores.iter().fold(f64::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-        if top > highest {
-            highest = top;
-            best = scores.iter().position(|&s| s == top).map(|i| start + i);
-        }
+    for (i, child) in children.iter().enumerate() {
+        let score = score(child, weights);
+        (best, highest) = if score > highest { (Some(i), score) } else { (best, highest) };
     }
     best
 }
 
-wide! {
-    /// Scores; those of closed children are minus infinity. Four at a time are what the
-    /// compiler turns into vectors, strange as their distance in memory is.
-    fn score(children: &[Hot], weights: Weights, scores: &mut [f64]) {
-        let (fours, rest) = children.as_chunks::<4>();
-        let (score_fours, score_rest) = scores.as_chunks_mut::<4>();
-        for (scores, four) in score_fours.iter_mut().zip(fours) {
-            *scores = each(four, weights);
-        }
-        for (score, one) in score_rest.iter_mut().zip(rest) {
-            [*score] = each(&[*one], weights);
-        }
-    }
+/// A child's score; minus infinity if it is closed.
+fn score(child: &Hot, weights: Weights) -> f64 {
+    let (loss, counted) = weights.loss.map_or((0.0, 0.0), |loss| (loss, 1.0));
+    let (visits, waiting) = (f64::from(child.visits), f64::from(child.in_flight()));
+    let count = visits + counted * waiting;
+    let mean = (child.value_sum - loss * waiting) / count.max(1.0);
+    let q = if count > 0.0 { mean } else { weights.unvisited };
+    let sum = q + weights.scale * f64::from(child.prior) / (1.0 + (visits + waiting));
+    if child.is_closed() { f64::NEG_INFINITY } else { sum }
 }
 
-#[inline(always)]
-fn each<const N: usize>(children: &[Hot; N], weights: Weights) -> [f64; N] {
-    let (loss, counted) = weights.loss.map_or((0.0, 0.0), |loss| (loss, 1.0));
-    let of = |read: fn(&Hot) -> f64| -> [f64; N] { std::array::from_fn(|i| read(&children[i])) };
-    let sums = of(|hot| hot.value_sum);
-    let visits = of(|hot| f64::from(hot.visits));
-    let waiting = of(|hot| f64::from(hot.in_flight()));
-    let priors = of(|hot| f64::from(hot.prior));
-    let open = of(|hot| if hot.is_closed() { f64::NEG_INFINITY } else { f64::INFINITY });
-    std::array::from_fn(|i| {
-        let count = visits[i] + counted * waiting[i];
-        let mean = (sums[i] - loss * waiting[i]) / count.max(1.0);
-        let q = if count > 0.0 { mean } else { weights.unvisited };
-        let sum = q + weights.scale * priors[i] / (1.0 + (visits[i] + waiting[i]));
-        sum.min(open[i])
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn child() -> impl Strategy<Value = Hot> {
+        let sum = prop_oneof![Just(0.0), -9.0..9.0];
+        let prior = prop_oneof![Just(0.25_f32), 0.0..1.0_f32];
+        (sum, 0..4_u32, prior, 0..3_u16, 0..4).prop_map(|(sum, visits, prior, waiting, closed)| {
+            let mut hot = Hot { value_sum: sum, visits, flags: waiting, ..Hot::new(prior) };
+            if closed == 0 {
+                hot.close();
+            }
+            hot
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn vectors_choose_what_single_numbers_do(
+            children in proptest::collection::vec(child(), 0..40),
+            scale in 0.0..3.0,
+            unvisited in prop_oneof![Just(f64::INFINITY), -1.0..1.0],
+            loss in proptest::option::of(-1.0..1.0),
+        ) {
+            let weights = Weights { scale, unvisited, loss };
+            prop_assert_eq!(best(&children, weights), plain(&children, weights));
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! One turn at one tree: a descent to a leaf, an answer taken in. Rules may do either in
-//! their own way; what they share is here. Depends on `arena`, `limits` and `request`.
+//! their own way; what they share is here. Depends on `at`, `arena`, `limits` and `request`.
+
+use std::ops::ControlFlow;
 
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, Fact, MAX_IN_FLIGHT, ROOT, Tree};
+use crate::tree::at::At;
 use crate::tree::limits::{Limits, RootVisit};
 use crate::tree::noise;
 use crate::tree::request::{Ask, Kind, Next};
-use crate::tree::rules::At;
 use crate::tree::spans::Rollout;
 
 /// A tree on its turn.
@@ -40,18 +42,40 @@ impl<'a> Step<'a> {
     pub fn descend(&mut self, choose: impl Fn(&At<'_>) -> Option<u32>) -> Next {
         self.path.clear();
         let mut edge = ROOT;
-        let node = loop {
-            self.path.push(edge);
-            let node = self.tree.home(edge);
-            if self.tree.hot[node as usize].children == 0 || self.may_widen(node) {
-                break node;
+        loop {
+            match self.enter(edge, &choose) {
+                ControlFlow::Continue(child) => edge = child,
+                ControlFlow::Break(next) => return next,
             }
-            match choose(&self.at(node)) {
-                Some(child) => edge = child,
-                None if self.tree.may_grow(node) => break node,
-                None => return Next::Wait,
+        }
+    }
+
+    /// One level of a descent: the edge that goes on from the node that an edge leads to, or
+    /// how the descent ends there. What the next level reads is on its way from memory when
+    /// this returns, so that other trees' levels fill the time that it takes.
+    #[inline]
+    pub fn enter(
+        &mut self,
+        edge: u32,
+        choose: impl Fn(&At<'_>) -> Option<u32>,
+    ) -> ControlFlow<Next, u32> {
+        self.path.push(edge);
+        let node = self.tree.home(edge);
+        if self.tree.hot[node as usize].children == 0 || self.may_widen(node) {
+            return ControlFlow::Break(self.arrive(node));
+        }
+        match choose(&self.at(node)) {
+            Some(child) => {
+                self.tree.prefetch(child);
+                ControlFlow::Continue(child)
             }
-        };
+            None if self.tree.may_grow(node) => ControlFlow::Break(self.arrive(node)),
+            None => ControlFlow::Break(Next::Wait),
+        }
+    }
+
+    /// What a descent that ends at a node asks.
+    fn arrive(&mut self, node: u32) -> Next {
         if self.tree.end(node) != End::Open {
             let value = self.tree.raw_value(node);
             self.back_up(node, value);
@@ -170,6 +194,9 @@ impl<'a> Step<'a> {
 
     /// Keeps the rollouts of an answer.
     pub fn record(&mut self, node: u32, answer: &Answer<'_>) {
+        if answer.rollouts.is_empty() {
+            return;
+        }
         let first = self.tree.rollouts.len();
         for &reward in answer.rollouts {
             self.tree.rollouts.push(Rollout { node, length: 0, reward, mark: 0 });

@@ -11,13 +11,13 @@ impl Answers<'_> {
     /// Lengths that differ; more than 65535 children; a leaf with neither value nor rollouts.
     pub fn lengths(&self) -> Result<Starts> {
         let count = self.tickets.len();
-        let given = |argument: &str, got: Option<usize>, expected: usize, of: &'static str| {
-            let argument = argument.to_owned();
-            match got {
-                Some(got) if got != expected => Err(Error::Length { argument, got, expected, of }),
+        let given =
+            |argument: &str, got: Option<usize>, expected: usize, of: &'static str| match got {
+                Some(got) if got != expected => {
+                    Err(Error::Length { argument: argument.to_owned(), got, expected, of })
+                }
                 _ => Ok(()),
-            }
-        };
+            };
         given("values", self.values.map(<[_]>::len), count, "leaves")?;
         given("children", Some(self.children.len()), count, "leaves")?;
         given("rewards", self.rewards.map(<[_]>::len), count, "leaves")?;
@@ -164,8 +164,10 @@ fn bad<T>(argument: &str, index: usize, got: String, expected: String) -> Result
 }
 
 fn check(argument: &str, values: &[f64], expected: &str, fits: impl Fn(f64) -> bool) -> Result<()> {
-    match values.iter().position(|&v| !fits(v)) {
-        None => Ok(()),
-        Some(index) => bad(argument, index, format!("{:?}", values[index]), expected.to_owned()),
+    // A fold instead of `any`: without an early exit it is vector instructions.
+    if values.iter().fold(true, |all, &v| all & fits(v)) {
+        return Ok(());
     }
+    let index = values.iter().position(|&v| !fits(v)).unwrap_or(0);
+    bad(argument, index, format!("{:?}", values[index]), expected.to_owned())
 }

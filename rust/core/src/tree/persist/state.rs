@@ -2,11 +2,12 @@
 //!
 //! A type says which fields it has in [`state!`](crate::state); one that is left out does
 //! not compile, so that no field can be forgotten. Numbers are little-endian, lengths u64.
-//! Reading takes memory only as fast as there are bytes. Depends on nothing.
+//! Reading takes memory only as fast as there are bytes. Depends on `room`.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Result, damaged};
+use crate::tree::room::{Column, Room};
 
 /// Something that can be saved and loaded again.
 pub trait State: Sized {
@@ -206,6 +207,19 @@ impl<T: State> State for Vec<T> {
             items.push(T::load(source)?);
         }
         Ok(items)
+    }
+}
+
+impl<T: State> State for Column<T> {
+    fn save(&self, out: &mut Vec<u8>) {
+        save_all(self.iter(), out);
+    }
+
+    fn load(source: &mut Source<'_>) -> Result<Self> {
+        let items: Vec<T> = State::load(source)?;
+        let mut column = Self::with_capacity_in(items.len(), Room::default());
+        column.extend(items);
+        Ok(column)
     }
 }
 

@@ -86,7 +86,7 @@ impl Rule for Options {
     }
 
     fn next(&self, step: &mut Step<'_>) -> Next {
-        follow::next(step, Kind::Rollout, 1).unwrap_or_else(|| step.descend(|at| self.choose(at)))
+        follow::next(step, Kind::Rollout, 1).unwrap_or(Next::Descend)
     }
 
     fn told(&self, step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) {

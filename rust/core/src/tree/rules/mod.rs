@@ -2,7 +2,7 @@
 //!
 //! A rule is a struct of options, stated once in [`rule!`](crate::rule), and a
 //! function from a node to a child. A rule that asks other things than leaves says so in
-//! `next` and `told`. Depends on `arena`, `step` and `options`.
+//! `next` and `told`. Depends on `at`, `arena`, `step` and `options`.
 
 pub mod branch;
 mod card;
@@ -14,106 +14,12 @@ pub mod segments;
 use crate::error::{Error, Result};
 use crate::options::Settings;
 use crate::tree::answers::Answer;
-use crate::tree::arena::{Hot, ROOT, Tree};
-use crate::tree::limits::Limits;
+use crate::tree::arena::{ROOT, Tree};
+pub use crate::tree::at::At;
 use crate::tree::request::{Ask, Next};
-use crate::tree::scan::{self, Weights};
 use crate::tree::step::Step;
 
 pub use card::{Card, Family};
-
-/// A node at which a child is to be chosen.
-pub struct At<'a> {
-    /// Its tree.
-    pub tree: &'a Tree,
-    /// The node; it has children.
-    pub node: u32,
-    /// The search that the choice is part of.
-    pub limits: &'a Limits,
-    /// The tree's number.
-    pub index: usize,
-    /// Records of children that do not lie in a row.
-    gathered: Vec<Hot>,
-}
-
-impl<'a> At<'a> {
-    /// A node of a tree.
-    pub fn new(tree: &'a Tree, node: u32, limits: &'a Limits, index: usize) -> Self {
-        let gathered = if tree.hot[node as usize].is_scattered() {
-            tree.children(node).map(|child| tree.hot[child as usize]).collect()
-        } else {
-            Vec::new()
-        };
-        Self { tree, node, limits, index, gathered }
-    }
-
-    /// The node's own record.
-    pub fn hot(&self) -> &Hot {
-        &self.tree.hot[self.node as usize]
-    }
-
-    /// Records of the node's children, in order.
-    pub fn children(&self) -> &[Hot] {
-        if !self.gathered.is_empty() {
-            return &self.gathered;
-        }
-        let hot = self.hot();
-        if hot.children == 0 {
-            return &[];
-        }
-        let first = hot.first_child as usize;
-        &self.tree.hot[first..first + usize::from(hot.children)]
-    }
-
-    /// The node of child number `i`.
-    pub fn child(&self, i: usize) -> u32 {
-        if self.gathered.is_empty() {
-            self.hot().first_child + i as u32
-        } else {
-            self.tree.children(self.node).nth(i).unwrap_or(ROOT)
-        }
-    }
-
-    /// Visits, those in flight among them.
-    pub fn visits(&self, hot: &Hot) -> f64 {
-        f64::from(hot.visits + u32::from(hot.in_flight()))
-    }
-
-    /// Mean return of a visited edge, with its virtual losses; `None` without any visit.
-    pub fn q(&self, hot: &Hot) -> Option<f64> {
-        match self.limits.virtual_loss {
-            None => (hot.visits > 0).then(|| hot.value_sum / f64::from(hot.visits)),
-            Some(loss) => {
-                let visits = self.visits(hot);
-                (visits > 0.0).then(|| (hot.value_sum - loss * f64::from(hot.in_flight())) / visits)
-            }
-        }
-    }
-
-    /// The open child of the highest `q + scale * P / (1 + N)`, the first of equals;
-    /// `unvisited` is the `q` of children without visits. All must be finite.
-    pub fn best_by_prior(&self, scale: f64, unvisited: f64) -> Option<u32> {
-        let weights = Weights { scale, unvisited, loss: self.limits.virtual_loss };
-        scan::best(self.children(), weights).map(|i| self.child(i))
-    }
-
-    /// The open child of the highest score; the first of equals.
-    pub fn best(&self, score: impl Fn(usize, &Hot) -> f64) -> Option<u32> {
-        let (mut best, mut highest) = (usize::MAX, f64::NEG_INFINITY);
-        for (i, hot) in self.children().iter().enumerate() {
-            let score = score(i, hot);
-            // One condition without shortcuts: which child wins is hard to foretell.
-            let better = !hot.is_closed() & ((score > highest) | (best == usize::MAX));
-            (best, highest) = if better { (i, score) } else { (best, highest) };
-        }
-        (best != usize::MAX).then(|| self.child(best))
-    }
-
-    /// Every child's score.
-    pub fn each(&self, score: impl Fn(usize, &Hot) -> f64) -> Vec<f64> {
-        self.children().iter().enumerate().map(|(i, hot)| score(i, hot)).collect()
-    }
-}
 
 /// In a rule that enters the child of the highest `self.score(at)`: what follows from it.
 macro_rules! by_score {
@@ -146,10 +52,12 @@ pub trait Rule: Send + Sync {
     /// What a tree asks next: by default one descent by [`choose`](Self::choose), to a leaf
     /// that is to be expanded.
     fn next(&self, step: &mut Step<'_>) -> Next {
-        step.descend(|at| self.choose(at))
+        let _ = step;
+        Next::Descend
     }
 
-    /// A column that the rule cannot do without and that the answer has not.
+    /// A column that the rule cannot do without and that the answer has not. An answer with
+    /// more columns misses none that one with fewer has not missed.
     fn missing(&self, ask: &Ask, answer: &Answer<'_>) -> Option<&'static str> {
         let _ = (ask, answer);
         None

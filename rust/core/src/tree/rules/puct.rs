@@ -50,6 +50,7 @@ crate::rule! {
 }
 
 impl Options {
+    #[inline]
     fn unvisited(&self, at: &At<'_>) -> f64 {
         match self.first_play {
             FirstPlay::Zero | FirstPlay::Value => 0.0,

@@ -8,9 +8,10 @@
 pub mod desk;
 mod saved;
 mod select;
+mod serve;
 mod tell;
 
-use std::collections::VecDeque;
+use std::collections::{VecDeque, vec_deque};
 
 pub use crate::tree::answers::{Answer, Answers, NumberRows, TokenRows};
 pub use crate::tree::limits::{Limits, OnLimit, RootVisit, Stop, TellOrder};
@@ -20,8 +21,8 @@ pub use select::Order;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::tree::arena::{NONE, Tree};
-use crate::tree::merge::Merged;
 use crate::tree::rules::{At, Rule};
+use crate::tree::states::Merged;
 use desk::Desk;
 
 /// Many trees under one rule.
@@ -164,24 +165,26 @@ impl Forest {
         ticket
     }
 
-    /// Copies the edges of a descent.
-    fn descent(&self, waiting: &Waiting, into: &mut Vec<u32>) {
+    /// The edges of a descent.
+    fn edges_of(&self, waiting: &Waiting) -> vec_deque::Iter<'_, u32> {
         let (first, count) = waiting.descent;
         let start = (first - self.first_edge) as usize;
-        into.clear();
-        into.extend(self.edges.range(start..start + count as usize));
+        self.edges.range(start..start + count as usize)
     }
 
-    fn retire(&mut self, ticket: u64) {
-        self.waiting[(ticket - self.first_ticket) as usize].tree = NONE;
-        while let Some(&Waiting { tree: NONE, descent: (first, count), .. }) = self.waiting.front()
-        {
-            self.waiting.pop_front();
-            self.first_ticket += 1;
-            let end = first + u64::from(count);
-            self.edges.drain(..(end - self.first_edge) as usize);
-            self.first_edge = end;
+    /// Forgets requests, and the memory of those at the front that are all answered.
+    fn retire(&mut self, tickets: &[u64]) {
+        for &ticket in tickets {
+            self.waiting[(ticket - self.first_ticket) as usize].tree = NONE;
         }
+        let answered = self.waiting.iter().take_while(|waiting| waiting.tree == NONE).count();
+        let Some(last) = answered.checked_sub(1) else { return };
+        let (first, count) = self.waiting[last].descent;
+        let end = first + u64::from(count);
+        self.waiting.drain(..answered);
+        self.first_ticket += answered as u64;
+        self.edges.drain(..(end - self.first_edge) as usize);
+        self.first_edge = end;
     }
 }
 

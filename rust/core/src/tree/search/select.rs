@@ -1,21 +1,17 @@
 //! Handing out requests, tree after tree, on several threads where that is worth it.
 
 use super::desk::Desk;
+use super::serve::{Turn, serve};
 use super::{Forest, Leaf};
 use crate::choice;
 use crate::error::Result;
 use crate::exec::Exec;
 use crate::tree::arena::Tree;
-use crate::tree::limits::{Limits, TellOrder};
-use crate::tree::request::{Ask, Next};
-use crate::tree::rules::Rule;
+use crate::tree::request::Ask;
 use crate::tree::step::Step;
 
 /// Requests that a thread's job looks for at least: some 100 us of work.
 const REQUESTS_A_JOB: usize = 256;
-/// Visits without a request after which a tree looks whether to stop: a millisecond of work.
-const VISITS_A_CHECK: u32 = 4096;
-
 choice! {
     /// In which order requests are handed out.
     Order {
@@ -24,14 +20,6 @@ choice! {
         /// Depth first by tree and path: neighbours share the longest prefixes.
         Prefix = "prefix",
     }
-}
-
-/// A tree to be served, and with how many requests at most.
-struct Turn<'a> {
-    index: usize,
-    tree: &'a mut Tree,
-    desk: &'a mut Desk,
-    quota: usize,
 }
 
 impl Forest {
@@ -121,9 +109,7 @@ impl Forest {
             if jobs.is_empty() {
                 break;
             }
-            let found = exec.map(jobs, |job| {
-                job.into_iter().map(|turn| serve(rule, limits, share, turn, exec)).sum()
-            })?;
+            let found = exec.map(jobs, |job| serve(rule, limits, share, job, exec))?;
             served.extend(indices);
             left -= found.iter().sum::<usize>();
         }
@@ -167,86 +153,6 @@ fn plan<'a>(
         }
     }
     (jobs, indices)
-}
-
-impl Desk {
-    /// Whether a tree with this share of a batch may ask before more answers are in.
-    fn may_ask(&self, order: TellOrder, share: usize) -> bool {
-        match order {
-            TellOrder::Ticket => !self.round_over && (self.asked as usize) < share,
-            TellOrder::Arrival => (self.waiting as usize) < share,
-        }
-    }
-}
-
-/// Requests of one tree, up to its quota; how many.
-fn serve(
-    rule: &dyn Rule,
-    limits: &Limits,
-    share: usize,
-    turn: Turn<'_>,
-    exec: &Exec<'_>,
-) -> Result<usize> {
-    let Turn { index, tree, desk, quota } = turn;
-    let mut step = Step::new(tree, limits, index);
-    loop {
-        ask(rule, &mut step, desk, (share, quota), exec)?;
-        let ends = limits.tell_order == TellOrder::Ticket && desk.round_over;
-        if !(ends && desk.found.is_empty() && desk.holds() && desk.is_ready(limits.tell_order)) {
-            break;
-        }
-        desk.take_held(rule, &mut step);
-    }
-    if desk.waiting == 0 {
-        // Nothing is under way: what did not ask now never will.
-        desk.done = true;
-    }
-    Ok(desk.found.len())
-}
-
-fn ask(
-    rule: &dyn Rule,
-    step: &mut Step<'_>,
-    desk: &mut Desk,
-    (share, quota): (usize, usize),
-    exec: &Exec<'_>,
-) -> Result<()> {
-    let (limits, mut visits) = (step.limits, 0_u32);
-    while desk.found.len() < quota && desk.may_ask(limits.tell_order, share) {
-        let under_way = u64::from(desk.waiting);
-        if !limits.is_open(step.tree)
-            || step.tree.simulations + under_way >= limits.simulations.max(1)
-        {
-            desk.round_over = true;
-            return Ok(());
-        }
-        step.path.clear();
-        match rule.next(step) {
-            Next::Ask(ask) => {
-                step.tree.requests += 1;
-                let descent: &[u32] = if ask.marked { &step.path } else { &[] };
-                desk.found.push((ask, descent.len()));
-                desk.edges.extend_from_slice(descent);
-                (desk.waiting, desk.asked) = (desk.waiting + 1, desk.asked + 1);
-            }
-            Next::Visited => {
-                visits += 1;
-                if visits.is_multiple_of(VISITS_A_CHECK) {
-                    exec.check()?;
-                }
-            }
-            Next::Wait => {
-                desk.round_over = true;
-                return Ok(());
-            }
-            Next::Done => {
-                (desk.round_over, desk.done) = (true, true);
-                return Ok(());
-            }
-        }
-    }
-    desk.round_over |= desk.asked as usize >= share;
-    Ok(())
 }
 
 pub(super) fn leaf(tree: &Tree, ticket: u64, index: u32, ask: Ask) -> Leaf {

@@ -1,13 +1,18 @@
 //! Taking answers, failures and withdrawals.
 
 use super::desk::Outcome;
-use super::{Forest, Waiting};
+use super::{Answer, Ask, Forest, Kind, Waiting};
 use crate::error::{Error, Result};
 use crate::options::OptionValue;
 use crate::tree::answers::{Answers, Starts};
-use crate::tree::arena::ROOT;
+use crate::tree::arena::{NONE, ROOT, Tree};
 use crate::tree::limits::OnLimit;
+use crate::tree::room::Room;
 use crate::tree::step::Step;
+
+/// How many answers ahead memory is asked for: what one answer changes takes about as long
+/// to come as a few answers take.
+const AHEAD: usize = 8;
 
 impl Forest {
     /// Takes answers. Nothing is changed when one of them is refused. `lenient`: an answer
@@ -30,20 +35,27 @@ impl Forest {
         }
         self.make_room(answers, &places);
         self.settle(answers.tickets, &places, |i| {
+            if !lenient {
+                return Outcome::Told(answers.row(i, &starts));
+            }
             let answer = answers.row(i, &starts);
-            if !lenient || answer.is_sound() { Outcome::Told(answer) } else { Outcome::Failed }
+            if answer.is_sound() { Outcome::Told(answer) } else { Outcome::Failed }
         });
         Ok(())
     }
 
-    /// Reserves memory for the trees whose roots are answered.
+    /// Reserves memory for the trees whose roots are answered, in one slab if it is much.
     fn make_room(&mut self, answers: &Answers<'_>, places: &[Waiting]) {
         let roots = self.trees.len();
-        for (place, &children) in places.iter().zip(answers.children) {
-            if place.ask.node == ROOT {
-                let nodes = self.limits.expected_nodes(roots, children);
-                self.trees[place.tree as usize].reserve(nodes);
-            }
+        let wanted = |(place, &children): (&Waiting, &usize)| {
+            let (tree, nodes) = (place.tree as usize, self.limits.expected_nodes(roots, children));
+            let lacks = place.ask.node == ROOT && self.trees[tree].capacity() < nodes;
+            lacks.then_some((tree, nodes))
+        };
+        let wanted: Vec<_> = places.iter().zip(answers.children).filter_map(wanted).collect();
+        let room = Room::new(wanted.iter().flat_map(|&(_, nodes)| Tree::sizes(nodes)));
+        for (tree, nodes) in wanted {
+            self.trees[tree].reserve(nodes, &room);
         }
     }
 
@@ -86,9 +98,16 @@ impl Forest {
             rows.sort_unstable_by_key(|&i| tickets[i]);
         }
         let mut path = Vec::new();
-        for &i in &rows {
+        let (mut tree_ahead, mut before) = (NONE, 0);
+        for (at, &i) in rows.iter().enumerate() {
+            if let Some(later) = rows.get(at + AHEAD).map(|&later| &places[later]) {
+                before = if later.tree == tree_ahead { before + 1 } else { 0 };
+                tree_ahead = later.tree;
+                self.trees[later.tree as usize].prefetch_path(self.edges_of(later), before);
+            }
             let (index, ask) = (places[i].tree as usize, &places[i].ask);
-            self.descent(&places[i], &mut path);
+            path.clear();
+            path.extend(self.edges_of(&places[i]));
             let desk = &mut self.desks[index];
             if desk.is_ready(order) && !desk.holds() {
                 let mut step = Step::new(&mut self.trees[index], &self.limits, index);
@@ -107,9 +126,7 @@ impl Forest {
                 desk.take_held(&*self.rule, &mut step);
             }
         }
-        for &ticket in tickets {
-            self.retire(ticket);
-        }
+        self.retire(tickets);
     }
 
     fn refuse_incomplete(
@@ -118,6 +135,9 @@ impl Forest {
         starts: &Starts,
         places: &[Waiting],
     ) -> Result<()> {
+        if !self.rule_needs_columns() {
+            return Ok(());
+        }
         for (index, place) in places.iter().enumerate() {
             let answer = answers.row(index, starts);
             if let Some(column) = self.rule.missing(&place.ask, &answer) {
@@ -128,6 +148,13 @@ impl Forest {
             }
         }
         Ok(())
+    }
+
+    /// Whether the rule would miss anything in an answer that has children and nothing else.
+    fn rule_needs_columns(&self) -> bool {
+        let bare = Answer { children: 1, ..Answer::default() };
+        let asks = Kind::ALL.iter().map(|&kind| Ask { kind, ..Ask::expand(ROOT) });
+        asks.into_iter().any(|ask| self.rule.missing(&ask, &bare).is_some())
     }
 
     fn refuse_beyond_limits(
