@@ -157,14 +157,6 @@ impl Forest {
         matches!(place, Some(Some(waiting)) if waiting.tree != NONE)
     }
 
-    fn issue(&mut self, tree: u32, ask: Ask, descent: &[u32]) -> u64 {
-        let ticket = self.first_ticket + self.waiting.len() as u64;
-        let first = self.first_edge + self.edges.len() as u64;
-        self.waiting.push_back(Waiting { tree, ask, descent: (first, descent.len() as u32) });
-        self.edges.extend(descent);
-        ticket
-    }
-
     /// The edges of a descent.
     fn edges_of(&self, waiting: &Waiting) -> vec_deque::Iter<'_, u32> {
         let (first, count) = waiting.descent;

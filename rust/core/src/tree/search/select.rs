@@ -2,7 +2,7 @@
 
 use super::desk::Desk;
 use super::serve::{Turn, serve};
-use super::{Forest, Leaf};
+use super::{Forest, Leaf, Waiting};
 use crate::choice;
 use crate::error::Result;
 use crate::exec::Exec;
@@ -46,19 +46,20 @@ impl Forest {
             }
         };
         let mut leaves = Vec::with_capacity(batch.min(1 << 16));
+        let Self { trees, desks, waiting, edges, .. } = self;
         for index in served {
-            let mut found = std::mem::take(&mut self.desks[index].found);
-            let mut edges = std::mem::take(&mut self.desks[index].edges);
-            let mut rest = &edges[..];
-            for (ask, count) in found.drain(..) {
-                let (descent, later) = rest.split_at(count);
+            let (tree, desk, number) = (&trees[index], &mut desks[index], index as u32);
+            let mut rest = &desk.edges[..];
+            for (ask, count) in desk.found.drain(..) {
+                let (own, later) = rest.split_at(count);
                 rest = later;
-                let ticket = self.issue(index as u32, ask, descent);
-                leaves.push(leaf(&self.trees[index], ticket, index as u32, ask));
+                let ticket = self.first_ticket + waiting.len() as u64;
+                let descent = (self.first_edge + edges.len() as u64, count as u32);
+                waiting.push_back(Waiting { tree: number, ask, descent });
+                edges.extend(own);
+                leaves.push(leaf(tree, ticket, number, ask));
             }
-            edges.clear();
-            let desk = &mut self.desks[index];
-            (desk.found, desk.edges) = (found, edges); // their memory is used again
+            desk.edges.clear();
         }
         if order == Order::Prefix {
             self.sort_by_path(&mut leaves);

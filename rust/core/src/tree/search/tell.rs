@@ -97,7 +97,7 @@ impl Forest {
         if !tickets.is_sorted() {
             rows.sort_unstable_by_key(|&i| tickets[i]);
         }
-        let mut path = Vec::new();
+        let (mut path, mut holds) = (Vec::new(), false);
         let (mut tree_ahead, mut before) = (NONE, 0);
         for (at, &i) in rows.iter().enumerate() {
             if let Some(later) = rows.get(at + AHEAD).map(|&later| &places[later]) {
@@ -116,17 +116,25 @@ impl Forest {
                 path = step.path;
             } else {
                 desk.hold(tickets[i], *ask, &path, &outcome(i));
+                holds = true;
             }
         }
+        if holds {
+            self.end_rounds(places);
+        }
+        self.retire(tickets);
+    }
+
+    /// Takes in what trees hold whose round is over now.
+    fn end_rounds(&mut self, places: &[Waiting]) {
         for place in places {
             let index = place.tree as usize;
             let desk = &mut self.desks[index];
-            if desk.holds() && desk.is_ready(order) {
+            if desk.holds() && desk.is_ready(self.limits.tell_order) {
                 let mut step = Step::new(&mut self.trees[index], &self.limits, index);
                 desk.take_held(&*self.rule, &mut step);
             }
         }
-        self.retire(tickets);
     }
 
     fn refuse_incomplete(
