@@ -20,10 +20,13 @@ OLDEST_TRITON = (3, 4)
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What the Triton kernels read; float64 goes to plain torch, on every device."""
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+"""Read once, as Triton does when a kernel is defined."""
+
 
 def runs_on_triton(tensor: Any) -> bool:
     """Whether the Triton kernels take this tensor."""
-    return tensor.dtype in TYPES and (tensor.is_cuda or _interpreted()) and _has_triton()
+    return tensor.dtype in TYPES and (tensor.is_cuda or INTERPRETED) and _has_triton()
 
 
 def on_device_of(tensor: Any) -> Any:
@@ -38,9 +41,3 @@ def _has_triton() -> bool:
     import triton
 
     return tuple(int(part) for part in triton.__version__.split(".")[:2]) >= OLDEST_TRITON
-
-
-@functools.cache
-def _interpreted() -> bool:
-    # Triton reads it once as well, when a kernel is defined.
-    return os.environ.get("TRITON_INTERPRET", "0") == "1"

@@ -111,14 +111,16 @@ class _Attached(torch.autograd.Function):
         row_weights: Tensor,
     ) -> Tensor:
         ctx.gradient, ctx.problem, ctx.row_weights = gradient, problem, row_weights
+        ctx.save_for_backward(log_probs)  # so that torch sees what has changed or is freed
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
         problem: Problem = ctx.problem
-        log_probs = problem.tokens.log_probs
+        (log_probs,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is to be differentiated itself
-            loss, _ = plain.evaluate(plain.masked(problem))
+            tokens = replace(problem.tokens, log_probs=log_probs)
+            loss, _ = plain.evaluate(plain.masked(replace(problem, tokens=tokens)))
             (own,) = torch.autograd.grad(loss, log_probs, upstream, create_graph=True)
         else:
             gradient, ctx.gradient = ctx.gradient, None  # whoever asks may write to it

@@ -219,8 +219,10 @@ def test_segments_are_turns_by_their_starts(name: str) -> None:
     assert segments.item() == pytest.approx(turns.item(), rel=1e-13)
     flat = {k: v.reshape(-1) for k, v in inputs.items()}
     rows = list(range(0, 46, 9))
-    packed, _ = run(flat, ratio="segment", segment_offsets=starts, offsets=rows, **options)
-    assert packed.item() == pytest.approx(turns.item(), rel=1e-13)
+    for kind in (list, np.array, torch.tensor):
+        given = {"segment_offsets": kind(starts), "offsets": kind(rows)}
+        packed, _ = run(flat, ratio="segment", **given, **options)
+        assert packed.item() == pytest.approx(turns.item(), rel=1e-13)
 
 
 def test_a_critic_takes_the_returns_of_credit() -> None:

@@ -212,7 +212,7 @@ def wrong() -> Any:
     yield "targets: got shape", InputError, lambda: call((hidden, weight), targets[:2])
     yield "targets[0, 0]: got 99", InputError, lambda: call((hidden, weight), targets * 0 + 99)
     yield (
-        "memory_budget: got 10, expected at least 328 bytes",
+        "memory_budget: got 10, expected an integer of at least 328 bytes",
         OptionError,
         lambda: call((hidden, weight), targets, memory_budget=10),
     )

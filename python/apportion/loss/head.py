@@ -179,6 +179,8 @@ def _check_shapes(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     if hidden.dim() not in (2, 3):
         got = tuple(hidden.shape)
         raise InputError(f"hidden: got shape {got}, expected (N, H) or (B, T, H)")
+    if not hidden.shape[-1]:
+        raise InputError("hidden: got a width of 0, expected at least 1")
     if weight.dim() != 2 or weight.shape[1] != hidden.shape[-1]:
         got, expected = tuple(weight.shape), f"(vocabulary, {hidden.shape[-1]}) as hidden"
         raise InputError(f"weight: got shape {got}, expected {expected}")
@@ -200,7 +202,6 @@ def _budget(given: int | None, row: int) -> int:
     if given is None:
         return max(MEMORY_BUDGET, row)
     if isinstance(given, bool) or not isinstance(given, int) or given < row:
-        raise OptionError(
-            f"memory_budget: got {given!r}, expected at least {row} bytes, the logits of a token"
-        )
+        expected = f"an integer of at least {row} bytes, the logits of a token"
+        raise OptionError(f"memory_budget: got {given!r}, expected {expected}")
     return given

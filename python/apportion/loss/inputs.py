@@ -250,7 +250,9 @@ def check_number(
 
 def _starts(name: str, offsets: Any, size: int) -> Tensor:
     """Offsets, checked on the host to go from 0 to `size` without a step back."""
-    starts = as_tensor(name, offsets, getattr(offsets, "device", torch.device("cpu")))
+    # Of a tensor alone: NumPy's arrays have a device too, which is a text.
+    device = offsets.device if isinstance(offsets, torch.Tensor) else torch.device("cpu")
+    starts = as_tensor(name, offsets, device)
     if starts.is_floating_point() or starts.dtype == torch.bool:
         raise DtypeError(f"{name}: got {starts.dtype}, expected integers")
     if torch.compiler.is_compiling():
