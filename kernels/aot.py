@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MODULES = ("apportion.kernels.triton.row", "apportion.kernels.triton.variants")
+MODULES = ("apportion.kernels.triton.row_variants", "apportion.kernels.triton.variants")
 """Modules with a function `shipped()`."""
 
 TARGET = ("cuda", 90, 32)
@@ -41,7 +41,7 @@ class Compiled:
 
 
 def shipped() -> Iterator[Any]:
-    """Every form of every kernel, `triton.shipped.Shipped`."""
+    """The kernels in the forms that their modules list, `triton.shipped.Shipped`."""
     for name in MODULES:
         yield from importlib.import_module(name).shipped()
 
@@ -65,7 +65,7 @@ def compiled(form: Any) -> Compiled:
     matrix = len(re.findall(r"\bHGMMA\.", assembly))
     spills = len(re.findall(r"\b(?:STL|LDL)\b", assembly))
     faults = []
-    if numbers["STACK"] or spills:
+    if numbers["STACK"] > form.may_spill or (spills and not form.may_spill):
         faults.append(f"spills {numbers['STACK']} bytes")
     if form.wide_loads and not wide:
         faults.append("has no 128-bit load")

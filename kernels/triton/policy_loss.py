@@ -75,7 +75,7 @@ def _numbers(problem: Problem) -> dict[str, float]:
     least, most = limits(problem.log_ratio_bounds)
     widths = {name: own.get(f"clip_{name}") for name in ("low", "high", "scale")}
     return {
-        **{k: v for k, v in widths.items() if isinstance(v, int | float)},
+        **{k: v for k, v in widths.items() if isinstance(v, (int, float))},
         "least": least,
         "most": most,
         "cap": limits((None, own.get("ratio_cap")))[1],

@@ -10,7 +10,6 @@ import triton
 
 from apportion.kernels.reference.row import Row, Tensor
 from apportion.kernels.triton.row_kernels import row_grad_kernel, row_stats_kernel
-from apportion.kernels.triton.shipped import Shipped
 
 STATS_BLOCK, STATS_WARPS = 8192, 8
 GRAD_BLOCK, GRAD_WARPS = 4096, 8
@@ -108,42 +107,3 @@ def block_of(vocab: int, most: int) -> int:
 def warps_of(block: int, most: int, warps: int) -> int:
     """As many warps as keep a thread's share of a smaller block that of the largest."""
     return max(warps * block // most, 1)
-
-
-def shipped() -> list[Shipped]:
-    """Both kernels, for every type of logits, with and without entropy and softcap."""
-    flags = ((True, False), (False, False), (True, True))
-    return [
-        _form(kernel, logits, entropy, softcap, block, warps)
-        for logits in ("bf16", "fp16", "fp32")
-        for entropy, softcap in flags
-        for kernel, block, warps in (
-            (row_stats_kernel, STATS_BLOCK, STATS_WARPS),
-            (row_grad_kernel, GRAD_BLOCK, GRAD_WARPS),
-        )
-    ]
-
-
-def _form(
-    kernel: Any, logits: str, entropy: bool, softcap: bool, block: int, warps: int
-) -> Shipped:
-    name = f"{kernel.__name__} {logits}" + ", entropy" * entropy + ", softcap" * softcap
-    constants = {"ENTROPY": entropy, "SOFTCAP": softcap, "BLOCK": block, "temperatures": None}
-    if not entropy:
-        constants |= {key: None for key in ("entropies", "dentropies") if key in kernel.arg_names}
-    types = {key: _type(key, logits) for key in kernel.arg_names if key not in constants}
-    aligned = frozenset(key for key in types if "stride" in key or key == "vocab")
-    return Shipped(name, kernel, types, constants, warps, aligned)
-
-
-def _type(argument: str, logits: str) -> str:
-    """As the launches above give it."""
-    if argument in ("logits", "out"):
-        return f"*{logits}"
-    if "stride" in argument:
-        return "i64"
-    if "vocab" in argument or argument == "length":
-        return "i32"
-    if argument in ("scale", "softcap"):
-        return "fp32"
-    return {"targets": "*i64", "mask": "*u8"}.get(argument, "*fp32")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from apportion.kernels.triton import segments as seg
-from apportion.kernels.triton.shipped import Shipped
+from apportion.kernels.triton.shipped import Shipped, pairwise
 from apportion.kernels.triton.sums import det_sum_kernel
 from apportion.kernels.triton.token_loss import BLOCK, token_loss_kernel
 
@@ -110,36 +110,6 @@ def segment_variants() -> Iterator[Shipped]:
 def _absent(**given: Any) -> dict[str, None]:
     """Inputs that are not given, and are `None` when the kernel is launched."""
     return {name: None for name, present in given.items() if not present}
-
-
-def pairwise(factors: Mapping[str, Sequence[Any]], can_be: Any) -> list[dict[str, Any]]:
-    """Rows in which any two possible settings of two factors occur together; greedy."""
-    names = list(factors)
-    open_pairs = {
-        ((a, x), (b, y))
-        for a, b in itertools.combinations(names, 2)
-        for x in factors[a]
-        for y in factors[b]
-        if can_be({a: x, b: y})
-    }
-    rows = []
-    while open_pairs:
-        row = dict(min(open_pairs, key=repr))
-        for name in (name for name in names if name not in row):
-            choices = [value for value in factors[name] if can_be({**row, name: value})]
-            gain = {
-                repr(v): sum(pair in open_pairs for pair in _pairs({**row, name: v}, names))
-                for v in choices
-            }
-            row[name] = max(choices, key=lambda v: gain[repr(v)])
-        rows.append({name: row[name] for name in names})
-        open_pairs -= set(_pairs(row, names))
-    return rows
-
-
-def _pairs(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
-    ordered = [(name, row[name]) for name in names if name in row]
-    return list(itertools.combinations(ordered, 2))
 
 
 def _can_be(row: Mapping[str, Any]) -> bool:

@@ -80,7 +80,7 @@ class Given:
         """A clip width or scale: a number, `None`, or one for each token."""
         if value is None and name == "clip_scale" and self.credit is not None:
             value = self._of_credit("clip_scale") if "clip_scale" in self.credit.values else None
-        if value is None or isinstance(value, int | float):
+        if value is None or isinstance(value, (int, float)):
             check_number(name, value, least=0.0, none=True)
             return value
         flat = self.take(name, value, fill=1.0).detach()
@@ -237,8 +237,7 @@ def check_number(
         if not can_be_read(got.device):
             return
         got = got.item()
-    # A tuple: torch.compile of torch 2.8 does not know unions. And comparisons, which refuse
-    # NaN too: compiled code has symbols in place of numbers.
+    # By comparisons, which refuse NaN too: compiled code has symbols in place of numbers.
     number = isinstance(got, (int, float, np.number)) and not isinstance(got, bool)
     if number and -math.inf < got < math.inf and least <= got <= most and got > above:
         return

@@ -109,7 +109,6 @@ class RowInputs:
         return tensor != 0
 
     def _temperature(self, value: Any) -> Any:
-        # A tuple: torch.compile of torch 2.8 does not know unions.
         if not isinstance(value, (torch.Tensor, np.ndarray, list)):
             check_number("temperature", value, above=0.0)
             return float(value)

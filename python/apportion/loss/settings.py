@@ -81,7 +81,7 @@ def around(settings: Mapping[str, Any]) -> dict[str, Any]:
     check_number("off_policy_threshold", own["off_policy_threshold"], none=True)
     check_number("top_entropy", own["top_entropy"], above=0.0, most=1.0, none=True)
     bounds = own["log_ratio_bounds"]
-    if bounds is not None and (not isinstance(bounds, tuple | list) or len(bounds) != 2):
+    if bounds is not None and (not isinstance(bounds, (tuple, list)) or len(bounds) != 2):
         raise OptionError(f"log_ratio_bounds: got {bounds!r}, expected (low, high) or None")
     for bound in bounds or ():
         check_number("log_ratio_bounds", bound, none=True)
@@ -108,7 +108,7 @@ def loss_options(entry: registry.Loss, settings: Mapping[str, Any], given: Given
     if "outside" in own:
         check_choice("outside", own["outside"], ("clip", "drop"))
     low = own.get("clip_low")
-    if isinstance(low, int | float) and isinstance(cap, int | float) and cap < 1 - low:
+    if isinstance(low, (int, float)) and isinstance(cap, (int, float)) and cap < 1 - low:
         raise OptionError(f"ratio_cap: got {cap!r}, expected at least 1 - clip_low, {1 - low}")
     if own.get("cov_low") is not None and not own["cov_low"] < own["cov_high"]:
         raise OptionError(f"cov_high: got {own['cov_high']!r}, expected above {own['cov_low']!r}")
