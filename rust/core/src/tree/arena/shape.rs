@@ -62,7 +62,7 @@ impl Tree {
     }
 
     /// Gives a node children with these priors, in a further block if it has some already.
-    /// The caller has seen that [`MAX_NODES`], [`MAX_DEPTH`] and 65535 children suffice.
+    /// The caller has seen that [`MAX_NODES`](super::MAX_NODES), [`MAX_DEPTH`](super::MAX_DEPTH) and 65535 children suffice.
     pub fn expand(&mut self, node: u32, priors: impl ExactSizeIterator<Item = f32>) {
         let (count, first) = (priors.len() as u16, self.len() as u32);
         self.push(node, self.depth(node) + 1, priors);
