@@ -23,7 +23,7 @@ class Table:
 
     def answer(self, leaves: ap.Leaves) -> dict[str, Array]:
         state = (leaves.node * 2654435761 + leaves.tree * 40503) & (STATES - 1)
-        return {"values": self.values[state], "priors": self.priors[state]}
+        return {"values": self.values.take(state), "priors": self.priors.take(state, axis=0)}
 
 
 def table(children: int, seed: int = 0) -> Table:

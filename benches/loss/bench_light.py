@@ -46,6 +46,7 @@ def with_metrics(log_probs: Any, old: Any, advantages: Any, mask: Any) -> tuple[
 @pytest.mark.parametrize("eager", [bare, with_metrics], ids=["bare", "with metrics"])
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def bench_light(compare: Callable[..., None], size: tuple[int, int], eager: Eager) -> None:
+    torch.manual_seed(0)
     old = -torch.rand(size)
     log_probs = (old + 0.1 * torch.randn(size)).requires_grad_()
     advantages, mask = torch.randn(size), torch.rand(size) < 0.8
@@ -64,7 +65,7 @@ def bench_light(compare: Callable[..., None], size: tuple[int, int], eager: Eage
         return torch.autograd.grad(function()[0], log_probs)[0]
 
     for mine, other in zip(ours(), theirs(), strict=False):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)  # means near 0
     torch.testing.assert_close(run(ours), run(theirs), rtol=1e-4, atol=1e-9)
     peer = "eager torch" if eager is bare else "eager torch, with metrics"
     compare(f"ppo {size[0]}x{size[1]}", peer, lambda: run(ours), lambda: run(theirs))
