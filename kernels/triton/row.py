@@ -42,7 +42,7 @@ def row_stats(logits: Tensor, row: Row, with_entropy: bool) -> tuple[Tensor, Ten
         SOFTCAP=row.softcap is not None,
         ENTROPY=with_entropy,
         BLOCK=block,
-        num_warps=warps_of(block, STATS_BLOCK, STATS_WARPS),
+        num_warps=stats_warps(block, row.softcap is not None),
     )
     return log_probs, lse, entropy
 
@@ -102,6 +102,11 @@ def numbers(row: Row) -> tuple[float, float, int]:
 def block_of(vocab: int, most: int) -> int:
     """Columns that a program holds at a time: a power of two, from 128 to `most`."""
     return min(max(1 << (vocab - 1).bit_length(), 128), most)
+
+
+def stats_warps(block: int, softcap: bool) -> int:
+    """Of K1. A softcap's tanh wants registers: twice the warps have half the columns each."""
+    return warps_of(block, STATS_BLOCK, STATS_WARPS * (2 if softcap else 1))
 
 
 def warps_of(block: int, most: int, warps: int) -> int:

@@ -14,8 +14,8 @@ from apportion.kernels.triton.row import (
     GRAD_BLOCK,
     GRAD_WARPS,
     STATS_BLOCK,
-    STATS_WARPS,
     block_of,
+    stats_warps,
     warps_of,
 )
 from apportion.kernels.triton.row_kernels import row_grad_kernel, row_stats_kernel
@@ -36,11 +36,7 @@ BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 def shipped() -> Iterator[Shipped]:
     """Forms of K1, then of K2."""
-    kernels = (
-        (row_stats_kernel, STATS_BLOCK, STATS_WARPS),
-        (row_grad_kernel, GRAD_BLOCK, GRAD_WARPS),
-    )
-    for kernel, most, warps in kernels:
+    for kernel, most in ((row_stats_kernel, STATS_BLOCK), (row_grad_kernel, GRAD_BLOCK)):
         smaller = sorted({block_of(2**power, most) for power in range(14)} - {most})
         rows = [
             row
@@ -48,11 +44,14 @@ def shipped() -> Iterator[Shipped]:
             for row in pairwise({"BLOCK": blocks, **FACTORS}, lambda row: True)
         ]
         for row in [*rows, {**rows[0], "BLOCK": smaller[0], "VOCABULARY": "one"}]:
-            yield _form(kernel, row, warps_of(row["BLOCK"], most, warps))
+            yield _form(kernel, row)
 
 
-def _form(kernel: Any, row: Mapping[str, Any], warps: int) -> Shipped:
+def _form(kernel: Any, row: Mapping[str, Any]) -> Shipped:
     vocabulary, block = row["VOCABULARY"], row["BLOCK"]
+    warps = warps_of(block, GRAD_BLOCK, GRAD_WARPS)
+    if kernel is row_stats_kernel:
+        warps = stats_warps(block, row["SOFTCAP"])
     constants = {name: row[name] for name in ("ENTROPY", "SOFTCAP", "BLOCK")}
     absent = {"mask": not row["MASK"], "temperatures": not row["TEMPERATURES"]}
     # K1 writes no entropies where none are asked for; K2 is given what K1 kept.
@@ -69,11 +68,9 @@ def _form(kernel: Any, row: Mapping[str, Any], warps: int) -> Shipped:
     wide = wide and vocabulary in (("", "cut") if kernel is row_stats_kernel else ("",))
     said = [key.lower() for key in ("ENTROPY", "SOFTCAP", "MASK", "TEMPERATURES") if row[key]]
     said += [f"{vocabulary} vocabulary"] * bool(vocabulary)
-    # Triton 3.6 spills one register where the columns are read one by one; 3.9 none.
-    spill = 8 * (kernel is row_stats_kernel and row["SOFTCAP"] and vocabulary == "odd")
     name = f"{kernel.__name__} {row['TYPE']} {block} {', '.join(said)}"
     aligned = frozenset(even)
-    return Shipped(name, kernel, types, constants, warps, aligned, wide, may_spill=spill)
+    return Shipped(name, kernel, types, constants, warps, aligned, wide)
 
 
 def _type(argument: str, logits: str) -> str:

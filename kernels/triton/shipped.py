@@ -25,7 +25,6 @@ class Shipped:
         num_warps: of a program.
         aligned: arguments that are multiples of 16, and pointers to 16 bytes.
         wide_loads: 128-bit loads must be there.
-        may_spill: bytes that it may spill, with some Triton that it is compiled by.
         tensor_cores: Hopper's matrix instructions must be there.
     """
 
@@ -36,7 +35,6 @@ class Shipped:
     num_warps: int
     aligned: frozenset[str] = frozenset()
     wide_loads: bool = True
-    may_spill: int = 0
     tensor_cores: bool = False
 
 
