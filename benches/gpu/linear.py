@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from goals import of_heads, recorded
 from harness import Bench, start
-from peers import eager, liger_linear_grpo, ppo, trl_chunked, verl_linear
+from peers import compiled, eager, liger_linear_grpo, ppo, trl_chunked, verl_linear
 
 import apportion as ap
 
@@ -49,9 +49,13 @@ class Inputs:
         ppo(log_probs, self.old, self.advantages[:, None], self.mask).backward()
 
 
-def eager_step(inputs: Inputs, trained: bool) -> None:
+def by_logits(hidden: Any, head: Any, targets: Any) -> Any:
+    return eager(hidden @ head.t(), targets)[0]
+
+
+def eager_step(inputs: Inputs, trained: bool, function: Callable[..., Any] = by_logits) -> None:
     inputs.clear(trained)
-    inputs.backward(eager(inputs.hidden @ inputs.head.t(), inputs.targets)[0])
+    inputs.backward(function(inputs.hidden, inputs.head, inputs.targets))
 
 
 def our_step(inputs: Inputs, trained: bool, **options: Any) -> None:
@@ -112,6 +116,9 @@ def providers(bench: Bench, tokens: int, vocab: int) -> dict[str, tuple[int, Cal
             "memory_budget": 6 * chunk * vocab,
         }  # float32 logits, their gradient
         found[f"ours, fused {chunk}"] = (3, lambda i, budget=budget: our_step(i, True, **budget))
+    if not bench.rehearsal:
+        quick = compiled(by_logits)
+        found["torch.compile"] = (3, lambda i: eager_step(i, True, quick))
     if (trl := trl_chunked()) is not None:
         found["TRL"] = (4, lambda i: trl_step(trl, i, True))
         found["TRL, frozen head"] = (3, lambda i: trl_step(trl, i, False))
