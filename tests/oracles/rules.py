@@ -104,3 +104,79 @@ def omegaprm(
         full = (*prefix, *tokens)
         log.append((full, full[: len(prefix) + low], full[: len(prefix) + high]))
     return mc, log
+
+
+class Walk:
+    """GroundedPRM's and ReST-MCTS*'s search of one tree, each node visited by the book."""
+
+    def __init__(
+        self, rule: str, c: float, fade: float,
+        expand: Callable[[Path], list[tuple[float, bool]] | float],
+        rollout: Callable[[Path], float], pick: Callable[[Path], int] | None,
+    ) -> None:  # fmt: skip
+        """`expand` gives children, each with its value and whether it ends, or an end's value."""
+        self.rule, self.c, self.fade = rule, c, fade
+        self.expand, self.rollout, self.pick = expand, rollout, pick
+        self.visits: dict[Path, int] = {(): 0}
+        self.sums: dict[Path, float] = {(): 0.0}
+        self.told: dict[Path, tuple[float, bool]] = {(): (0.0, False)}
+        self.width: dict[Path, int] = {}
+        self.closed: set[Path] = set()
+
+    def below(self, path: Path) -> list[Path]:
+        return [(*path, i) for i in range(self.width.get(path, 0))]
+
+    def score(self, child: Path) -> float:
+        log, n = math.log(max(self.visits[child[:-1]], 1)), self.visits[child]
+        if n == 0:
+            return math.inf if self.rule == "groundedprm" else self.told[child][0] + 1.0
+        twice = 1 if self.rule == "groundedprm" else 2
+        return self.sums[child] / n + self.c * math.sqrt(twice * log / n)
+
+    def simulate(self) -> bool:
+        """One simulation; whether there was one to make."""
+        if () in self.closed:
+            return False
+        path: Path = ()
+        while self.below(path):
+            path = max((p for p in self.below(path) if p not in self.closed), key=self.score)
+        found = self.told[path][0] if self.told[path][1] else self.expand(path)
+        if isinstance(found, float):
+            self.visit(path, found)
+            self.close(path)
+            return True
+        self.width[path] = len(found)
+        for child, told in zip(self.below(path), found, strict=True):
+            self.told[child], self.visits[child], self.sums[child] = told, 0, 0.0
+        values = [value for value, _ in found]
+        best = self.pick(path) if self.pick else values.index(max(values))
+        child = (*path, best)
+        value, ends = found[best]
+        if ends:
+            self.visit(child, value)
+            self.close(child)
+        elif self.rule == "groundedprm":
+            self.visit(child, self.rollout(child))
+        else:
+            self.visit(child, (1 - self.fade) * value + self.fade * self.rollout(child))
+        return True
+
+    def visit(self, path: Path, value: float) -> None:
+        if self.rule == "groundedprm":
+            self.sums[path] += value
+            for up in range(len(path) - 1, -1, -1):
+                self.sums[path[:up]] += self.fade ** (len(path) - up) * value
+                self.visits[path[:up]] += 1
+            return
+        self.visits[path] += 1
+        self.sums[path] = value * self.visits[path]
+        for up in range(len(path) - 1, -1, -1):
+            own = self.below(path[:up])
+            mean = sum(self.sums[p] for p in own) / sum(self.visits[p] for p in own)
+            self.visits[path[:up]] += 1
+            self.sums[path[:up]] = mean * self.visits[path[:up]]
+
+    def close(self, path: Path) -> None:
+        self.closed.add(path)
+        if path and all(p in self.closed for p in self.below(path[:-1])):
+            self.close(path[:-1])

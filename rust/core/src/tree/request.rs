@@ -57,6 +57,8 @@ pub enum Next {
     Ask(Ask),
     /// With a descent that is still to be made, each child chosen by the rule.
     Descend,
+    /// With a descent to a node that has no children and never will.
+    Ended(u32),
     /// With a visit that needed no answer.
     Visited,
     /// With nothing to ask before answers are in.

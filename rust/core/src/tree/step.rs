@@ -37,8 +37,8 @@ impl<'a> Step<'a> {
 
     /// One way down, each child chosen by `choose`, to a node that is to be expanded.
     ///
-    /// A node that has no children and never will is visited once more, with the value that
-    /// it has. A node that waits for its children already blocks the tree.
+    /// A node that has no children and never will ends it. A node that waits for its children
+    /// already blocks the tree.
     pub fn descend(&mut self, choose: impl Fn(&At<'_>) -> Option<u32>) -> Next {
         self.path.clear();
         let mut edge = ROOT;
@@ -77,11 +77,7 @@ impl<'a> Step<'a> {
     /// What a descent that ends at a node asks.
     fn arrive(&mut self, node: u32) -> Next {
         if self.tree.end(node) != End::Open {
-            let value = self.tree.raw_value(node);
-            self.back_up(node, value);
-            self.tree.simulations += 1;
-            self.finish(node);
-            return Next::Visited;
+            return Next::Ended(node);
         }
         let root = &self.tree.hot[ROOT as usize];
         if self.tree.is(node, Fact::Asked) || root.in_flight() == MAX_IN_FLIGHT {
@@ -160,6 +156,14 @@ impl<'a> Step<'a> {
             _ => self.back_up(node, answer.value),
         }
         self.tree.simulations += u64::from(node != ROOT);
+        self.finish(node);
+    }
+
+    /// One simulation that needs no answer: a node is visited with the value that it has.
+    pub fn visit_end(&mut self, node: u32) {
+        let value = self.tree.raw_value(node);
+        self.back_up(node, value);
+        self.tree.simulations += 1;
         self.finish(node);
     }
 

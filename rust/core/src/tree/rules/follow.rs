@@ -98,9 +98,22 @@ pub fn grow(step: &mut Step<'_>, ask: &Ask, answer: &Answer<'_>) -> Option<Range
     if !step.attach(ask.node, answer) {
         let fact = if widens { Fact::Exhausted } else { Fact::Barren };
         step.tree.set(ask.node, fact, true);
+        if widens && step.tree.is_spent(ask.node) {
+            step.tree.close(ask.node);
+        }
         return None;
     }
     Some(first..step.tree.len() as u32)
+}
+
+/// Ends a simulation at a node without children, which is visited once: its value is backed
+/// up already.
+pub fn close(step: &mut Step<'_>, node: u32, value: f64) {
+    step.tree.simulations += 1;
+    if step.tree.end(node) == End::Terminal {
+        step.tree.outcomes.add(value);
+    }
+    step.tree.close(node);
 }
 
 /// Keeps the rollouts of an answer; one told by its value alone is an outcome too.

@@ -27,7 +27,8 @@ crate::rule! {
     /// from one of the children, drawn at random. Its value `V`
     /// (`apportion.search.rules.rollout_value`) is added to the child, and
     /// `decay^d * V` and one visit to the ancestor at distance `d`; the child itself gets no
-    /// visit until a rollout starts below it. The release stops at three right and three
+    /// visit until a rollout starts below it. A child told as an end is worth `V` as it is. A
+    /// node without children is chosen once. The release stops at three right and three
     /// wrong ends or rollouts: the search's `stop_positives=3, stop_negatives=3`.
     /// GroundedPRM `pipeline/MCTS/mcts.py`: what is backed up agrees with the code; the code
     /// draws a child of the root, and how it goes on below is our reading.
@@ -67,6 +68,12 @@ impl Options {
             node = tree.parent(node);
         }
     }
+
+    /// The one visit of a node without children.
+    fn end(&self, step: &mut Step<'_>, node: u32, value: f64) {
+        self.back_up(step.tree, node, value);
+        follow::close(step, node, value);
+    }
 }
 
 impl Rule for Options {
@@ -98,14 +105,19 @@ impl Rule for Options {
         } else if let Some(children) = follow::grow(step, ask, answer) {
             let draws = Draw::new(step.limits.seed, step.index, ask.node, "rollout");
             let draw = draws.bits(0) % children.len() as u64;
-            follow::later(step, children.start + draw as u32);
-        } else {
-            self.back_up(step.tree, ask.node, answer.value);
-            step.tree.simulations += 1;
-            if step.tree.end(ask.node) == End::Terminal {
-                step.tree.outcomes.add(answer.value);
+            let child = children.start + draw as u32;
+            if step.tree.end(child) == End::Terminal {
+                self.visit_end(step, child);
+            } else {
+                follow::later(step, child);
             }
-            step.tree.close(ask.node);
+        } else if step.tree.hot[ask.node as usize].children == 0 {
+            self.end(step, ask.node, answer.value);
         }
+    }
+
+    fn visit_end(&self, step: &mut Step<'_>, node: u32) {
+        let value = step.tree.raw_value(node);
+        self.end(step, node, value);
     }
 }

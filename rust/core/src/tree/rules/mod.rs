@@ -76,6 +76,12 @@ pub trait Rule: Send + Sync {
         step.take(ask, answer);
     }
 
+    /// What a descent changes that ends at a node without children, which never gets any: by
+    /// default the value that the node has is backed up once more.
+    fn visit_end(&self, step: &mut Step<'_>, node: u32) {
+        step.visit_end(node);
+    }
+
     /// Whether equal states may be merged: whether each simulation is one descent, whose path
     /// is known, and one value.
     fn merges(&self) -> bool {

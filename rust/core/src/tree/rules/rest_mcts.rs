@@ -13,8 +13,9 @@ crate::rule! {
     /// A leaf is expanded with a value for every child. From the best of them a short greedy
     /// rollout is asked, of which the best value `v` is told (or one reward for each of its
     /// steps): `V = (1 - alpha) V + alpha v`. On the way up each node gets a visit and the
-    /// mean of its visited children's `V`, weighted by their visits. Nodes without children
-    /// are visited once and closed. ReST-MCTS* `MCTS/mcts.py`; ties go to the first child,
+    /// mean of its visited children's `V`, weighted by their visits. A best child
+    /// told as an end keeps the value that came with it. Nodes without children are visited
+    /// once and closed. ReST-MCTS* `MCTS/mcts.py`; ties go to the first child,
     /// there to a random one. Labels:
     /// `apportion.search.rules.reward_labels`.
     "rest_mcts" {
@@ -64,6 +65,12 @@ fn back_up(tree: &mut Tree, node: u32, value: f64) {
     }
 }
 
+/// The one visit of a node without children.
+fn end(step: &mut Step<'_>, node: u32, value: f64) {
+    back_up(step.tree, node, value);
+    follow::close(step, node, value);
+}
+
 impl Rule for Options {
     by_score!();
 
@@ -88,17 +95,22 @@ impl Rule for Options {
         match follow::grow(step, ask, answer) {
             Some(children) => {
                 let values = children.map(|child| (step.tree.raw_value(child), child));
-                let best = values.reduce(|a, b| if b.0 > a.0 { b } else { a });
-                best.into_iter().for_each(|(_, child)| follow::later(step, child));
-            }
-            None => {
-                back_up(step.tree, ask.node, answer.value);
-                step.tree.simulations += 1;
-                if step.tree.end(ask.node) == End::Terminal {
-                    step.tree.outcomes.add(answer.value);
+                match values.reduce(|a, b| if b.0 > a.0 { b } else { a }) {
+                    Some((value, child)) if step.tree.end(child) == End::Terminal => {
+                        end(step, child, value);
+                    }
+                    best => best.into_iter().for_each(|(_, child)| follow::later(step, child)),
                 }
-                step.tree.close(ask.node);
             }
+            None if step.tree.hot[ask.node as usize].children == 0 => {
+                end(step, ask.node, answer.value);
+            }
+            None => {}
         }
+    }
+
+    fn visit_end(&self, step: &mut Step<'_>, node: u32) {
+        let value = step.tree.raw_value(node);
+        end(step, node, value);
     }
 }

@@ -113,6 +113,10 @@ impl<'a> Lane<'a> {
         self.desk.note(next, &mut self.step);
         match next {
             Next::Ask(_) | Next::Descend => Advance::On,
+            Next::Ended(node) => {
+                rule.visit_end(&mut self.step, node);
+                Advance::Visited
+            }
             Next::Visited => Advance::Visited,
             Next::Wait | Next::Done => self.next_round(rule),
         }
@@ -165,7 +169,7 @@ impl Desk {
                 self.edges.extend_from_slice(descent);
                 (self.waiting, self.asked) = (self.waiting + 1, self.asked + 1);
             }
-            Next::Visited | Next::Descend => {}
+            Next::Ended(_) | Next::Visited | Next::Descend => {}
             Next::Wait => self.round_over = true,
             Next::Done => (self.round_over, self.done) = (true, true),
         }
