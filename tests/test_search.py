@@ -294,6 +294,7 @@ def test_keys_may_have_all_64_bits() -> None:
         run([[0, 2**64, 0]])
 
 
+@pytest.mark.filterwarnings("ignore:search.*given up:RuntimeWarning")
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("fault", ["raises", "nan", "short", "none"])
 def test_a_faulty_evaluator_costs_visits_but_never_counts(rate: float, fault: str) -> None:
@@ -511,8 +512,9 @@ def test_an_evaluator_that_raises_before_it_waits_leaves_nothing_in_flight() -> 
     with pytest.raises(RuntimeError, match="not even asked"):
         asyncio.run(search.arun(evaluate, concurrency=2, batch_size=1))
     assert search.in_flight == 0
-    asyncio.run(search.arun(evaluate, concurrency=2, batch_size=1, on_error="fail"))
-    assert search.in_flight == 0 and search.nodes().failures.tolist() == [3] * 4
+    with pytest.warns(RuntimeWarning, match="4 of them with a whole tree: 0, 1, 2, 3; .*not even"):
+        asyncio.run(search.arun(evaluate, concurrency=2, batch_size=1, on_error="fail"))
+    assert search.in_flight == 0 and search.nodes().failures.tolist() == [16] * 4
 
 
 def test_a_late_answer_is_refused_and_its_leaf_asked_again() -> None:
@@ -541,7 +543,9 @@ def test_run_goes_on_after_late_answers() -> None:
         return answer(leaves)
 
     search = ap.Search(2, 50, deadline=0.15)
-    search.run(evaluate, batch_size=2)
+    why = r"search: 6 nodes were given up \(option max_failures\); .* an answer that came late"
+    with pytest.warns(RuntimeWarning, match=why):
+        search.run(evaluate, batch_size=2)
     conserved(search)
     assert search.simulations.tolist() == [0, 0]
     assert search.nodes().failures.tolist() == [0, 3, 3, 3] * 2, "each child was given up"

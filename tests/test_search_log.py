@@ -25,7 +25,7 @@ LOG = "events.log"
 READS = {
     "paths", "path_tokens", "is_waiting", "in_flight", "simulations", "requests", "bytes",
     "nodes", "rollouts", "tokens", "log_probs", "child_scores", "child_values", "policy",
-    "finals", "pool_log", "unanswered", "save", "judges_children",
+    "finals", "given_up", "pool_log", "unanswered", "save", "judges_children",
 }  # fmt: skip
 
 

@@ -218,6 +218,7 @@ class Broken(Reader):
         ]
 
 
+@pytest.mark.filterwarnings("ignore:search.*given up:RuntimeWarning")
 @pytest.mark.parametrize("period", [100, 10, 3])
 @pytest.mark.parametrize(
     "wrong", [Answer(error=EvaluatorError("lost")), Answer(), Answer(value=float("nan"))]
@@ -293,78 +294,3 @@ def test_an_answer_that_is_refused_leaves_nothing_in_flight() -> None:
     with pytest.raises(InputError, match="rollout_log_probs"):
         steps.run(search)
     assert search.in_flight == 0
-
-
-class Outages(Reader):
-    """Half of all calls fail as a whole, or from a call on all of them."""
-
-    def __init__(self, seed: int, dead_from: int | None = None) -> None:
-        super().__init__()
-        self.draw, self.dead_from, self.calls = random.Random(seed), dead_from, 0
-
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        self.calls += 1
-        lost = self.draw.random() < 0.5 if self.dead_from is None else self.calls > self.dead_from
-        answers = super().answer(requests)
-        return [Answer(error=EvaluatorError("lost"))] * len(answers) if lost else answers
-
-
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_one_tree_goes_on_when_half_of_all_calls_fail(batch_size: int) -> None:
-    failed = 0
-    for seed in range(30):
-        steps = StepEvaluator(Outages(seed), ["one"], score, children=3, rollouts=1)
-        search = ap.Search(1, 500, num_simulations=40, max_failures=100)
-        failed += steps.run(search, batch_size=batch_size, on_error="fail")
-        assert search.simulations[0] == 40
-    assert failed > 100
-
-
-def test_an_evaluator_that_died_ends_the_search() -> None:
-    """What was found stays; leaves are blamed for the first batches alone."""
-    model = Outages(0, dead_from=3)
-    steps = StepEvaluator(model, ["one"], score, children=3, rollouts=1)
-    search = ap.Search(1, 500, num_simulations=100)
-    with pytest.raises(EvaluatorError, match="20 batches in a row without an answer"):
-        steps.run(search, batch_size=4, on_error="fail")
-    assert 3 + 20 <= model.calls < 30 and search.in_flight == 0
-    assert search.simulations[0] > 3 and steps.steps(search, 0)
-    assert search.nodes().failures.sum() <= 20
-    for dead_from in range(1, 9):  # or all leaves are given up before
-        steps = StepEvaluator(Outages(0, dead_from), ["one", "two"], score, rollouts=1)
-        search = ap.Search(2, 500, num_simulations=100)
-        with pytest.raises(EvaluatorError, match="batches in a row without an answer"):
-            steps.run(search, batch_size=4, on_error="fail")
-    steps = StepEvaluator(Outages(0, dead_from=0), ["one"], score)
-    with pytest.raises(EvaluatorError, match="3 batches in a row without an answer"):
-        steps.run(ap.Search(1, 500), batch_size=4, on_error="fail")  # the root was given up
-
-
-class Poisoned(Reader):
-    """Says nothing about one text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = text
-
-    def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        never = Answer(error=EvaluatorError("never"))
-        answers = zip(requests, super().answer(requests), strict=True)
-        return [never if request.text == self.text else answer for request, answer in answers]
-
-
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_one_leaf_that_never_answers_is_given_up(batch_size: int) -> None:
-    """Also as the last of its search, alone in its batches."""
-
-    def run(model: Reader) -> tuple[int, ap.Search, list[str]]:
-        steps = StepEvaluator(model, ["one", "two"], score, children=4, rollouts=1)
-        search = ap.Search(2, 500, num_simulations=60)
-        failed = steps.run(search, batch_size=batch_size, on_error="fail")
-        return failed, search, [s.text for s in steps.states.values() if s.text and not s.terminal]
-
-    _, _, texts = run(Reader())
-    for text in [*texts[:2], *texts[-2:]]:
-        failed, search, _ = run(Poisoned(text))
-        assert search.in_flight == 0 and failed > 0
-        assert search.nodes().failures.sum() == failed

@@ -8,17 +8,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from apportion.arrays import Array
 from apportion.errors import EvaluatorError
 from apportion.evaluators.requests import Model
 from apportion.evaluators.states import Found
 from apportion.search import Leaves, Search
 from apportion.search.desk import check_on_error
+from apportion.search.failures import Failures
 
-BLAMED = 3
-"""Batches in a row without any answer of which the leaves count as failed."""
 PATIENCE = 20
 """Batches in a row without any answer after which a search that bears failures ends all the
-same. With half of all calls failing that is one run in a million."""
+same. With half of all calls failing that happens once in a million batches."""
 
 
 class Partial(Protocol):
@@ -43,9 +43,8 @@ async def run_batches(
 ) -> int:
     """See `StepEvaluator.arun`."""
     check_on_error("run", on_error)
-    failed, lost = 0, 0
-    in_vain: set[tuple[int, int]] = set()  # leaves of the batches in a row without an answer
-    error: EvaluatorError | None = None
+    blame, failed = Blame(), 0
+    failures = Failures(search)
     async with AsyncExitStack() as stack:
         if isinstance(evaluator.model, AbstractAsyncContextManager):
             await stack.enter_async_context(evaluator.model)
@@ -57,25 +56,56 @@ async def run_batches(
                 errors = [result for result in found if isinstance(result, EvaluatorError)]
                 if errors and on_error == "raise":
                     raise errors[0]
-                lost, in_vain = (0, set()) if good else (lost + 1, in_vain)
-                in_vain.update(zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True))
+                answers = any(result.requests for result in good)  # ends ask for none
+                blamed = blame.of(leaves, bad, answers)
                 if errors:
-                    error = errors[-1]
-                    give_back = search.cancel if lost > BLAMED else search.fail
-                    give_back(leaves[bad])
+                    failures.last = errors[-1]
+                    search.fail(leaves[bad & blamed])
+                    search.cancel(leaves[bad & ~blamed])
                 search.expand(leaves[~bad], **evaluator.keep(leaves[~bad], good))
             except BaseException:
                 search.cancel(leaves[search.waiting(leaves)])
                 raise
             failed += len(errors)
-            if lost == PATIENCE:
+            if blame.lost == PATIENCE:
                 break
             if tick is not None:
                 tick(int(search.simulations.sum()))
     nothing = not search.timeline["answered"][-1]
-    # Ended because leaf after leaf was given up: not the fault of a single one.
-    given_up = lost >= BLAMED and len(in_vain) > 1
-    if error is not None and (lost == PATIENCE or given_up or nothing):
-        what = f"{lost} batches in a row without an answer, the last: {error}"
-        raise EvaluatorError(what) from error
+    if failures.last is not None and (blame.lost == PATIENCE or nothing):
+        what = f"{blame.lost} batches in a row without an answer, the last: {failures.last}"
+        raise EvaluatorError("; ".join(filter(None, (what, str(failures))))) from failures.last
+    failures.warn()
     return failed
+
+
+class Blame:
+    """Which leaves failures count against.
+
+    Where a model answers nothing, that is hardly the fault of what it was asked. A leaf is to
+    blame if others were answered beside it or since it failed last, or if it is left alone.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has failed."""
+        self.lost = 0
+        """Batches in a row without an answer, but for those of suspects alone."""
+        self._in_vain: set[tuple[int, int]] = set()  # leaves that failed in those batches
+        self._suspects: set[tuple[int, int]] = set()  # leaves that failed before others did not
+
+    def of(self, leaves: Leaves, bad: Array, answers: bool) -> Array:
+        """`(n,)` which leaves of a batch are to blame where they are `bad`.
+
+        `answers`: whether the model has answered anything in this batch.
+        """
+        places = list(zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True))
+        failed = {place for place, is_bad in zip(places, bad, strict=True) if is_bad}
+        if answers:
+            self._suspects |= self._in_vain | failed
+            self._suspects -= set(places) - failed
+            self.lost, self._in_vain = 0, set()
+        elif failed - self._suspects:
+            self.lost += 1
+            self._in_vain |= failed
+        alone = len(self._in_vain) == 1
+        return np.array([alone or place in self._suspects for place in places])

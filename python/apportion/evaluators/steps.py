@@ -178,16 +178,19 @@ class StepEvaluator:
             batch_size: leaves asked for at once.
             per_tree: as in `Search.select`.
             on_error: `"raise"` gives a batch back and raises the first `EvaluatorError`
-                in it; `"fail"` counts the leaves that had one as failed and goes on. From
-                the fourth batch in a row without any answer they are given back instead,
-                as the fault is hardly theirs. The twentieth ends the search in an error;
-                so does the end of the search if nothing was answered, or if in the last
-                three batches or more all leaves that were left have been given up.
+                in it; `"fail"` counts the leaves that had one as failed and goes on. Where
+                the model answers nothing of a batch they are given back instead, as the
+                fault is hardly theirs, but for a leaf that failed before the model's last
+                answer too, and for one that is left alone. The twentieth such batch in a
+                row ends the search in an error; so does its end if nothing was answered.
             tick: called after every batch with the simulations done in all trees.
 
         Raises:
             EvaluatorError: see `on_error`; leaves that it concerns are given back.
             OptionError: the search's rule needs `child_scores`; nothing was asked.
+
+        Warns:
+            RuntimeWarning: as in `Search.run`.
         """
         return await run_batches(self, search, batch_size, per_tree, on_error, tick)
 

@@ -166,7 +166,7 @@ class Desk:
     def fail(self, leaves: Leaves | Any) -> None:
         """Give requests back as failed: no visit is counted, they may be asked again.
 
-        A node that failed `max_failures` times is given up.
+        A node that failed `max_failures` times is given up; see `given_up`.
         """
         self._call("fail", self._tickets(leaves))
 
@@ -228,6 +228,14 @@ class Desk:
     def requests(self) -> Array:
         """`(num_roots,)` requests handed out."""
         return self._forest.requests()
+
+    @property
+    def given_up(self) -> tuple[Array, Array]:
+        """`(n,)` trees and `(n,)` nodes that failed so often that they are not asked for again.
+
+        The search of a tree whose root (node 0) is among them has ended.
+        """
+        return self._forest.given_up()
 
     @property
     def bytes(self) -> tuple[int, int]:

@@ -1,5 +1,7 @@
-"""The two loops around ask and tell: plain and asynchronous. Depends on `desk`, `progress`
-and `errors`."""
+"""The two loops around ask and tell: plain and asynchronous.
+
+Depends on `desk`, `failures`, `progress` and `errors`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.errors import OptionError
 from apportion.progress import reporter
+from apportion.search.failures import Failures
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,11 +29,12 @@ def run(
     progress: bool,
 ) -> None:
     """Ask, evaluate and tell until the budgets are spent."""
-    show = reporter(progress, search)
+    show, failures = reporter(progress, search), Failures(search)
     while leaves := search.select(**select):
         try:
             answer = evaluate(leaves)
         except Exception as error:
+            failures.last = error
             fail(search, leaves)
             if on_error == "raise" or isinstance(error, OptionError):
                 raise
@@ -38,20 +42,22 @@ def run(
             search.cancel(leaves[search.waiting(leaves)])
             raise
         else:
-            tell(search, leaves, answer, on_error)
+            tell(search, leaves, answer, on_error, failures)
         show(False)
     show(True)
+    failures.warn()
 
 
-def tell(search: Desk, leaves: Leaves, answer: Any, on_error: str) -> None:
+def tell(search: Desk, leaves: Leaves, answer: Any, on_error: str, failures: Failures) -> None:
     """Give an answer; one that cannot be taken fails its leaves.
 
     That it came after the deadline is no error of whoever gave it.
     """
     try:
         search.expand(leaves, **answer, on_error=on_error)
-    except Exception:
+    except Exception as error:
         is_late = not search.waiting(leaves).all()
+        failures.last = failures.last if is_late else error
         fail(search, leaves)
         if on_error == "raise" and not is_late:
             raise
@@ -80,7 +86,7 @@ async def arun(
     async def ask(leaves: Leaves) -> Answer:
         return await evaluate(leaves)  # what it raises before its first await is raised here
 
-    show = reporter(progress, search)
+    show, failures = reporter(progress, search), Failures(search)
     pending: dict[asyncio.Future[Answer], Leaves] = {}
     try:
         while True:
@@ -91,7 +97,7 @@ async def arun(
                 break
             done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for future in sorted(done, key=lambda f: int(pending[f].ticket[0])):
-                _settle(search, pending.pop(future), future, on_error)
+                _settle(search, pending.pop(future), future, on_error, failures)
             show(False)
     finally:
         for future in pending:
@@ -100,15 +106,23 @@ async def arun(
         for leaves in pending.values():
             search.cancel(leaves[search.waiting(leaves)])
     show(True)
+    failures.warn()
 
 
-def _settle(search: Desk, leaves: Leaves, future: asyncio.Future[Answer], on_error: str) -> None:
+def _settle(
+    search: Desk,
+    leaves: Leaves,
+    future: asyncio.Future[Answer],
+    on_error: str,
+    failures: Failures,
+) -> None:
     import asyncio
 
     error = asyncio.CancelledError() if future.cancelled() else future.exception()
     if error is None:
-        tell(search, leaves, future.result(), on_error)
+        tell(search, leaves, future.result(), on_error, failures)
         return
+    failures.last = error
     fail(search, leaves)
     late = isinstance(error, asyncio.TimeoutError) and search.deadline is not None
     is_fault = isinstance(error, Exception) and not isinstance(error, OptionError)

@@ -68,7 +68,8 @@ class Search(Desk, Results):
         solve: best value there is; given, nodes are proven from terminal ones.
         close_terminal: terminal nodes are visited once, and nodes of which no child is
             left not any more.
-        max_failures: failed evaluations after which a node is given up.
+        max_failures: failed evaluations after which a node is given up, from 1 to 255; a
+            root, with which its tree ends, after 16 if that is more.
         stop_after: simulations of a tree before which the following are not looked at.
         stop_gap: stop when a root's best child leads the second by so much.
         stop_width: stop when the 95 % interval of a root's value is at most so wide.
@@ -183,6 +184,9 @@ class Search(Desk, Results):
                 them as failed and goes on. An `OptionError`, as of an evaluator that does
                 not suit the rule, is no fault that passes and is always raised.
             progress: show a bar on stderr.
+
+        Warns:
+            RuntimeWarning: nodes were given up; says how many, whose roots, and the last error.
         """
         check_on_error("run", on_error)
         select = {"batch_size": batch_size, "per_tree": per_tree, "order": order}
@@ -212,6 +216,9 @@ class Search(Desk, Results):
             order: as in `select`.
             on_error: as in `run`.
             progress: show a bar on stderr.
+
+        Warns:
+            RuntimeWarning: as in `run`.
         """
         check_on_error("arun", on_error)
         count = positive("concurrency", concurrency)

@@ -222,11 +222,15 @@ impl Tree {
         self.failures.get(&node).copied().unwrap_or(0)
     }
 
-    /// One more failure of a node; how many there are.
-    pub fn add_failure(&mut self, node: u32) -> u8 {
+    /// Nodes whose evaluation failed, and how often.
+    pub fn failed(&self) -> impl Iterator<Item = (u32, u8)> {
+        self.failures.iter().map(|(&node, &failures)| (node, failures))
+    }
+
+    /// One more failure of a node.
+    pub fn add_failure(&mut self, node: u32) {
         let failures = self.failures.entry(node).or_insert(0);
         *failures = failures.saturating_add(1);
-        *failures
     }
 
     /// Sum of squared distances of an edge's returns from their mean; infinite if not kept.

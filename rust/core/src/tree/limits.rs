@@ -55,7 +55,7 @@ pub struct Limits {
     pub simulations: u64,
     /// What an answer does that goes beyond a limit.
     pub on_limit: OnLimit,
-    /// Failures after which a node is given up.
+    /// Failures after which a node is given up; see [`failures_of`](Self::failures_of).
     pub max_failures: u8,
     /// Discount of a child's value; not 0, and -1 for two players in turns.
     pub gamma: f64,
@@ -99,6 +99,10 @@ pub struct Stop {
     /// So many of negative value; with `positives`, both are waited for.
     pub negatives: Option<usize>,
 }
+
+/// Failures of a root that are borne at least. Where half of all evaluations fail, a tree is
+/// lost once in 65,536 times.
+pub const ROOT_FAILURES: u8 = 16;
 
 /// Half widths of a 95 % interval in standard errors.
 pub const Z95: f64 = 1.959_963_984_540_054;
@@ -196,6 +200,12 @@ impl Limits {
         let simulations = usize::try_from(self.simulations).unwrap_or(usize::MAX);
         let need = simulations.saturating_add(1).saturating_mul(children).saturating_add(1);
         need.min(self.max_nodes).min(ALL / roots)
+    }
+
+    /// Failures after which a node is given up. With a root its whole tree ends, so a root is
+    /// asked for more often than others.
+    pub fn failures_of(&self, node: u32) -> u8 {
+        if node == ROOT { self.max_failures.max(ROOT_FAILURES) } else { self.max_failures }
     }
 
     /// Children that a node with `visits` visits may have.

@@ -111,7 +111,7 @@ impl<'a> Step<'a> {
 
     /// Whether a node failed so often that it is not asked for again.
     pub fn is_given_up(&self, node: u32) -> bool {
-        self.tree.failures(node) >= self.limits.max_failures
+        self.tree.failures(node) >= self.limits.failures_of(node)
     }
 
     /// Takes back the marks of a request.

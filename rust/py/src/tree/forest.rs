@@ -161,6 +161,14 @@ impl Forest {
         Ok(ints(py, forest.trees().iter().map(|t| t.requests as i64)))
     }
 
+    /// Trees and nodes that failed so often that they are not asked for again.
+    fn given_up<'py>(&self, py: Python<'py>) -> PyResult<(Ints<'py>, Ints<'py>)> {
+        let forest = self.inner.attached(py)?;
+        let (trees, nodes): (Vec<_>, Vec<_>) =
+            forest.given_up().map(|(tree, node)| (tree as i64, i64::from(node))).unzip();
+        Ok((PyArray1::from_vec(py, trees), PyArray1::from_vec(py, nodes)))
+    }
+
     /// Bytes that nodes take, and those of tokens and rollouts.
     fn bytes(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
         let forest = self.inner.attached(py)?;

@@ -220,7 +220,8 @@ impl Desk {
 /// A node that failed too often is given up; one that has children gets no more of them.
 fn fail(step: &mut Step<'_>, ask: &Ask) {
     step.release(ask);
-    if step.tree.add_failure(ask.node) < step.limits.max_failures {
+    step.tree.add_failure(ask.node);
+    if !step.is_given_up(ask.node) {
         return;
     }
     if step.tree.hot[ask.node as usize].children == 0 {

@@ -111,6 +111,15 @@ impl Forest {
         self.desks.iter().map(|desk| u64::from(desk.in_flight())).sum()
     }
 
+    /// Trees and nodes that failed so often that they are not asked for again.
+    pub fn given_up(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.trees.iter().enumerate().flat_map(|(index, tree)| {
+            let failed =
+                tree.failed().filter(|&(n, failures)| failures >= self.limits.failures_of(n));
+            failed.map(move |(node, _)| (index, node))
+        })
+    }
+
     /// A node for the rule to look at.
     pub fn at(&self, index: usize, node: u32) -> At<'_> {
         At::new(&self.trees[index], node, &self.limits, index)
