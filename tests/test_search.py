@@ -217,6 +217,7 @@ OPTIONS = {
     "max_seconds": (True, "max_seconds: got True, expected seconds above 0"),
     "max_failures": (0, "max_failures: got 0"),
     "stop_positives": (-1, "stop_positives: got -1"),
+    "stop_threshold": (float("nan"), "stop_threshold: got NaN, expected a finite number"),
     "stop_gap": (-0.5, "stop_gap: got -0.5, expected a number of at least 0"),
     "stop_width": (-0.5, "stop_width: got -0.5, expected a number of at least 0"),
     "num_roots": (True, "num_roots: got True"),

@@ -33,7 +33,7 @@ CALLS = ("select", "expand", "fail", "cancel")
 
 FORMAT = "apportion-search"
 VERSION = 1
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
 """Changes with what the core holds in memory; a log outlives that."""
 EVENTS = "events.log"
 MAGIC_BYTES = 8

@@ -75,8 +75,9 @@ class Search(Desk, Results):
         stop_width: stop when the 95 % interval of a root's value is at most so wide.
         stop_value: stop at a terminal node or rollout of at least this value.
         stop_positives: stop at so many terminal nodes and rollouts of positive value.
-        stop_negatives: the same of negative value (a wrong answer worth 0 is not one); with
-            `stop_positives`, at both.
+        stop_negatives: the same of negative value; with `stop_positives`, at both.
+        stop_threshold: values above it are positive, values below it negative; 0.5 where right
+            answers are worth 1 and wrong ones 0.
         **options: options of the rule, such as `c_puct`.
 
     Raises:
@@ -126,6 +127,7 @@ class Search(Desk, Results):
         stop_value: float | None = None,
         stop_positives: int | None = None,
         stop_negatives: int | None = None,
+        stop_threshold: float = 0.0,
         **options: Any,
     ) -> None:
         """A forest of `num_roots` unevaluated roots."""
@@ -156,6 +158,7 @@ class Search(Desk, Results):
             "stop_value": stop_value,
             "stop_positives": stop_positives,
             "stop_negatives": stop_negatives,
+            "stop_threshold": stop_threshold,
         }
         super().__init__(_core.Forest(rule, options, limits), deadline, max_seconds)
         self.num_roots: int = int(num_roots)

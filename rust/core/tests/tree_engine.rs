@@ -346,7 +346,10 @@ fn every_stop_stops() {
     let both = Stop { positives: Some(1), negatives: Some(1), ..Stop::default() };
     let early = stopped(both.clone(), swings);
     assert!(early < 20, "{early}");
-    assert!(stopped(Stop { after: 30, ..both }, swings) >= 30);
+    assert!(stopped(Stop { after: 30, ..both.clone() }, swings) >= 30);
+    let right: fn(u64) -> f64 = |t| if t % 2 == 0 { 1.0 } else { 0.0 };
+    assert_eq!(stopped(both.clone(), right), 500);
+    assert!(stopped(Stop { threshold: 0.5, ..both }, right) < 20);
     assert!(stopped(Stop { width: Some(0.5), ..Stop::default() }, swings) < 200);
     assert_eq!(stopped(Stop { width: Some(0.0), ..Stop::default() }, swings), 500);
     assert!(stopped(Stop { gap: Some(0.1), ..Stop::default() }, swings) < 20);

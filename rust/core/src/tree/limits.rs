@@ -98,6 +98,8 @@ pub struct Stop {
     pub positives: Option<usize>,
     /// So many of negative value; with `positives`, both are waited for.
     pub negatives: Option<usize>,
+    /// What is above is positive, what is below negative; what is equal is neither.
+    pub threshold: f64,
 }
 
 /// Failures of a root that are borne at least. Where half of all evaluations fail, a tree is
@@ -176,6 +178,9 @@ impl Limits {
             let least = least.unwrap_or(0.0);
             check(least >= 0.0, option, format!("{least:?}"), "a number of at least 0")?;
         }
+        let threshold = self.stop.threshold;
+        let fits = threshold.is_finite();
+        check(fits, "stop_threshold", format!("{threshold:?}"), "a finite number")?;
         let fits = (0.0..=1.0).contains(&fraction);
         check(fits, "noise_fraction", format!("{fraction:?}"), "a number from 0 to 1")?;
         let fits = alpha > 0.0 && alpha.is_finite();

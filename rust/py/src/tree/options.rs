@@ -76,6 +76,7 @@ pub fn limits(given: &Bound<'_, PyDict>) -> PyResult<Limits> {
             value: read(given, "stop_value")?,
             positives: read(given, "stop_positives")?,
             negatives: read(given, "stop_negatives")?,
+            threshold: read(given, "stop_threshold")?,
         },
         widening: pair(given, "widening", "two numbers: factor and power")?,
         noise: pair(given, "root_noise", "two numbers: fraction and alpha")?.unwrap_or((0.0, 1.0)),

@@ -3,6 +3,8 @@
 /// How terminal nodes and rollouts ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcomes {
+    /// Values above it are positive, values below it negative.
+    pub threshold: f64,
     /// How many had a positive value.
     pub positive: u32,
     /// How many had a negative value.
@@ -13,17 +15,17 @@ pub struct Outcomes {
 
 impl Default for Outcomes {
     fn default() -> Self {
-        Self { positive: 0, negative: 0, best: f64::NEG_INFINITY }
+        Self { threshold: 0.0, positive: 0, negative: 0, best: f64::NEG_INFINITY }
     }
 }
 
 impl Outcomes {
     /// One more.
     pub fn add(&mut self, value: f64) {
-        self.positive += u32::from(value > 0.0);
-        self.negative += u32::from(value < 0.0);
+        self.positive += u32::from(value > self.threshold);
+        self.negative += u32::from(value < self.threshold);
         self.best = self.best.max(value);
     }
 }
 
-crate::state!(Outcomes { positive, negative, best });
+crate::state!(Outcomes { threshold, positive, negative, best });

@@ -77,6 +77,7 @@ impl Forest {
             });
         }
         let mut tree = Tree::new(limits.gamma, limits.keeps(rule.reads_bounds()));
+        tree.outcomes.threshold = limits.stop.threshold;
         tree.merged = limits.merge.then(|| Box::new(Merged::default()));
         let (mut trees, mut desks) = (Vec::new(), Vec::new());
         memory::reserve(&mut trees, roots)?;
