@@ -93,7 +93,7 @@ def searched(model: Writer, rule: str = "puct", **more: Any) -> tuple[StepEvalua
 
 
 @pytest.mark.parametrize("rule", sorted(ap.search_rules()))
-@pytest.mark.parametrize("model", [Reader, Writer, lambda: Writer(tokens=False)])
+@pytest.mark.parametrize("model", [Reader, lambda: Writer(tokens=False)])
 def test_every_rule(rule: str, model: Any) -> None:
     """Rows are what a text from the root says; running it again gives the same."""
     if rule == "treerl" and not model().tokens:
@@ -145,11 +145,28 @@ def test_a_resumed_search_goes_on_as_it_would_have(rule: str, model: Any, tmp_pa
         second.run(resumed, batch_size=4)
         got = [second.steps(resumed, tree) for tree in (0, 1)]
         assert got == expected
-        texts = second.texts()  # of every node that has visits, here
-        assert {place: texts[place] for place in whole.texts()} == whole.texts()
+        assert second.texts(resumed) == whole.texts(unbroken)
         asked = [r.seeds for r in first.model.asked + second.model.asked]
         assert sorted(asked) == sorted(r.seeds for r in whole.model.asked)
         np.testing.assert_array_equal(resumed.log_probs(), unbroken.log_probs())
+
+
+def test_a_model_with_tokens_has_to_read_them() -> None:
+    """Rules cut tokens, and a log keeps no texts."""
+    steps, search = searched(Writer())
+    with pytest.raises(OptionError, match=r"model: .* expected `step\(tokens\)`"):
+        steps.run(search)
+    assert search.in_flight == 0 and not search.simulations.any()
+
+
+def test_texts_of_steps_that_were_only_proposed() -> None:
+    steps, search = searched(Reader())
+    search.expand(leaves := search.select(1), **steps(leaves))
+    children = steps.states[0, 0].children
+    proposed = {(0, 1 + k): child.steps[-1].text for k, child in enumerate(children)}
+    assert steps.texts(search) == {(0, 0): "one", **proposed}
+    trees = ap.Trees.from_search(search, steps.texts(search))
+    assert trees.texts == ["one", *proposed.values(), None]  # of the second tree nothing yet
 
 
 def test_widening_samples_what_is_new() -> None:

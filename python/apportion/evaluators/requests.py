@@ -85,7 +85,11 @@ class Answer:
 
 
 class Model(Protocol):
-    """Answers requests, one answer each in their order."""
+    """Answers requests, one answer each in their order.
+
+    A model that gives its steps tokens also has `step(tokens)`, which makes a step of any
+    tokens: of rollouts that the search cuts, and of what it kept when it is resumed.
+    """
 
     def answer(self, requests: Sequence[Request], /) -> Any:
         """A list of `Answer`, or an awaitable of one."""

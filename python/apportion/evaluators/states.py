@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from apportion.errors import EvaluatorError
-from apportion.evaluators.requests import Request, Step
+from apportion.evaluators.requests import Answer, Request, Step
 
 END = 256
 """Ends an answer whose tokens are its bytes."""
@@ -87,6 +89,46 @@ class Found:
     rollouts: tuple[Step, ...] = ()
     scores: tuple[float, ...] = ()
     error: EvaluatorError | None = None
+
+    def fill(self, answers: Sequence[Answer], score: Callable[[int, str], float]) -> None:
+        """Write the answers to its requests into the state, and its value.
+
+        `score(tree, text)` is that of a whole answer.
+
+        Raises:
+            EvaluatorError: one of the answers is an error, or cannot be taken.
+        """
+        state = self.state
+        for request, answer in zip(self.requests, answers, strict=True):
+            if answer.error is not None:
+                raise answer.error
+            check(answer.steps)
+            if request.kind == "expand":
+                self._propose(answer.steps)
+            elif request.kind == "rollout":
+                self._roll_out(answer.steps, score)
+            elif answer.value is None or not math.isfinite(answer.value):
+                raise EvaluatorError(f"model: got value {answer.value}, expected a number")
+            else:
+                state.value = float(answer.value)
+        if state.done or math.isnan(state.value):  # an end, or verified as if it were one
+            state.terminal, state.value = state.done, score(self.tree, state.text)
+
+    def _propose(self, steps: Sequence[Step]) -> None:
+        state = self.state
+        new = distinct(steps, [child.steps[-1] for child in state.children])
+        self.children = tuple(State((*state.steps, step)) for step in new)
+        state.children = (*state.children, *self.children)
+
+    def _roll_out(self, steps: Sequence[Step], score: Callable[[int, str], float]) -> None:
+        state = self.state
+        if not steps:
+            raise EvaluatorError(f"model: no rollout for tree {self.tree}")
+        self.rollouts = tuple(steps)
+        self.scores = tuple(score(self.tree, state.text + step.text) for step in steps)
+        state.rollouts = (*state.rollouts, *self.rollouts)
+        state.scores = (*state.scores, *self.scores)
+        state.value = float(np.mean(state.scores))
 
 
 def distinct(steps: Sequence[Step], known: Sequence[Step]) -> tuple[Step, ...]:

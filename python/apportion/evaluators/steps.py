@@ -12,22 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from apportion.errors import EvaluatorError, InputError, OptionError
 from apportion.evaluators.loop import run_batches
-from apportion.evaluators.requests import PRIORS, Answer, Model, Request, Step, priors, seeds
-from apportion.evaluators.states import (
-    END,
-    Found,
-    State,
-    after,
-    check,
-    distinct,
-    span,
-    span_log_probs,
-)
-from apportion.evaluators.table import Table, states_of, step_rows
+from apportion.evaluators.requests import PRIORS, Model, Request, Step, seeds
+from apportion.evaluators.states import END, Found, State, after
+from apportion.evaluators.table import Table, states_in, states_of, step_rows, told
 from apportion.search import KINDS, Leaves, Search
 
 
@@ -124,36 +113,27 @@ class StepEvaluator:
             answers = await answers
         if len(answers) != len(requests):
             raise EvaluatorError(f"model: got {len(answers)} answers to {len(requests)} requests")
+        if any(step.tokens for answer in answers for step in answer.steps):
+            self._check_reads_tokens()
         left = iter(answers)
         for one in found:
-            told = [(request, next(left)) for request in one.requests]
             try:
-                self._fill(one, told)
+                one.fill([next(left) for _ in one.requests], self._score)
             except EvaluatorError as error:
                 one.error = error
+
+    def _check_reads_tokens(self) -> None:
+        if not hasattr(self.model, "step"):
+            raise OptionError(
+                "model: got steps with tokens from a model without a method `step`, expected "
+                "`step(tokens)`, which makes a step of tokens that the search cut or kept"
+            )
 
     def keep(self, leaves: Leaves, found: list[Found]) -> dict[str, Any]:
         """Remember states under their nodes; what `Search.expand` is told of them."""
         places = zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True)
         self.states.update(zip(places, (one.state for one in found), strict=True))
-        children = [[state.steps[-1] for state in one.children] for one in found]
-        rollouts = [one.rollouts for one in found]
-        told: dict[str, Any] = {
-            "values": [one.state.value for one in found],
-            "priors": [priors(steps, self.prior) for steps in children],
-            "terminal": [one.state.terminal for one in found],
-            "tokens": [[span(step) for step in steps] for steps in children],
-            "token_log_probs": [[span_log_probs(step) for step in steps] for steps in children],
-            "rollouts": [one.scores for one in found],
-            "rollout_tokens": [[span(step) for step in steps] for steps in rollouts],
-        }
-        if all(len(step.log_probs) == len(span(step)) for steps in rollouts for step in steps):
-            told["rollout_log_probs"] = [[step.log_probs for step in steps] for steps in rollouts]
-        if self.child_scores:
-            told["child_values"] = [[state.value for state in one.children] for one in found]
-            told["child_scores"] = [[state.all_scores for state in one.children] for one in found]
-            told["child_terminal"] = [[state.terminal for state in one.children] for one in found]
-        return told
+        return told(found, self.prior, self.child_scores)
 
     def run(self, search: Search, **how: Any) -> int:
         """As `arun`, from code that is not async."""
@@ -266,45 +246,22 @@ class StepEvaluator:
         keys = seeds(self.seed, name, (*state.tokens, -before), kind, count)
         return Request(kind, prompt, state.steps, count, keys, max_tokens=length)
 
-    def _fill(self, found: Found, told: Sequence[tuple[Request, Answer]]) -> None:
-        """Write answers into a state, and its value."""
-        tree, state = found.tree, found.state
-        for request, answer in told:
-            if answer.error is not None:
-                raise answer.error
-            check(answer.steps)
-            if request.kind == "expand":
-                known = [child.steps[-1] for child in state.children]
-                new = distinct(answer.steps, known)
-                found.children = tuple(State((*state.steps, step)) for step in new)
-                state.children = (*state.children, *found.children)
-            elif request.kind == "rollout":
-                if not answer.steps:
-                    raise EvaluatorError(f"model: no rollout for tree {tree}")
-                texts = [state.text + rollout.text for rollout in answer.steps]
-                found.rollouts = answer.steps
-                found.scores = tuple(self._score(tree, text) for text in texts)
-                state.rollouts = (*state.rollouts, *answer.steps)
-                state.scores = (*state.scores, *found.scores)
-                state.value = float(np.mean(state.scores))
-            else:
-                if answer.value is None or not math.isfinite(answer.value):
-                    raise EvaluatorError(f"model: got value {answer.value}, expected a number")
-                state.value = float(answer.value)
-        if state.done or math.isnan(state.value):  # an end, or verified as if it were one
-            state.terminal, state.value = state.done, self._score(tree, state.text)
-
     def _score(self, tree: int, text: str) -> float:
         score = float(self.verify(tree, text))
         if not math.isfinite(score):
             raise EvaluatorError(f"verify: got {score} for tree {tree}, expected a finite number")
         return score
 
-    def texts(self) -> dict[tuple[int, int], str]:
-        """What nodes stand for, for pictures: the prompt at a root, else the step."""
+    def texts(self, search: Search) -> dict[tuple[int, int], str]:
+        """What nodes stand for, for pictures: the prompt at a root, else the step.
+
+        Steps that were proposed and not evaluated yet are among them.
+        """
+        nodes = search.nodes()
         return {
-            (tree, node): state.steps[-1].text if state.steps else self.prompts[tree]
-            for (tree, node), state in self.states.items()
+            (tree, node): state.steps[-1].text if state.steps else prompt
+            for tree, prompt in enumerate(self.prompts)
+            for node, state in states_in(self.states, nodes, tree)
         }
 
     def steps(self, search: Search, tree: int) -> list[dict[str, Any]]:

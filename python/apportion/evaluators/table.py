@@ -1,20 +1,19 @@
-"""Between states and the tables of a search: rows of steps, and states after a resume.
-
-Depends on `states`, `search` and NumPy.
+"""Between states and the tables of a search: what it is told, rows of steps, and states after
+a resume. Depends on `requests`, `states`, `search` and NumPy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from apportion.evaluators.requests import Step
-from apportion.evaluators.states import State, after
-from apportion.search import Search
+from apportion.evaluators.requests import Step, priors
+from apportion.evaluators.states import Found, State, after, span, span_log_probs
+from apportion.search import Nodes, Search
 from apportion.search.rows import CUT
 
 Places = tuple[int, int]
@@ -64,19 +63,53 @@ class Table:
                 yield node, tokens, float(whole.reward[i])
 
 
+def told(found: Sequence[Found], prior: str, child_scores: bool) -> dict[str, Any]:
+    """What `Search.expand` is told of what was found; see `StepEvaluator`."""
+    children = [[state.steps[-1] for state in one.children] for one in found]
+    rollouts = [one.rollouts for one in found]
+    answer: dict[str, Any] = {
+        "values": [one.state.value for one in found],
+        "priors": [priors(steps, prior) for steps in children],
+        "terminal": [one.state.terminal for one in found],
+        "tokens": [[span(step) for step in steps] for steps in children],
+        "token_log_probs": [[span_log_probs(step) for step in steps] for steps in children],
+        "rollouts": [one.scores for one in found],
+        "rollout_tokens": [[span(step) for step in steps] for steps in rollouts],
+    }
+    if all(len(step.log_probs) == len(span(step)) for steps in rollouts for step in steps):
+        answer["rollout_log_probs"] = [[step.log_probs for step in steps] for steps in rollouts]
+    if child_scores:
+        answer["child_values"] = [[state.value for state in one.children] for one in found]
+        answer["child_scores"] = [[state.all_scores for state in one.children] for one in found]
+        answer["child_terminal"] = [[state.terminal for state in one.children] for one in found]
+    return answer
+
+
+def states_in(
+    states: Mapping[Places, State], nodes: Nodes, tree: int
+) -> Iterator[tuple[int, State]]:
+    """The nodes of a tree that stand for something known, and what.
+
+    Those are the answered ones, and the steps that were proposed at them.
+    """
+    first, last = nodes.offsets[tree : tree + 2].tolist()
+    parents = nodes.parent[first:last].tolist()
+    for node, (parent, action) in enumerate(zip(parents, _actions(parents), strict=True)):
+        proposed = states.get((tree, parent), State()).children
+        state = states.get((tree, node))
+        if state is None and action < len(proposed):
+            state = proposed[action]
+        if state is not None:
+            yield node, state
+
+
 def step_rows(states: Mapping[Places, State], table: Table, tree: int) -> list[dict[str, Any]]:
     """See `StepEvaluator.steps`."""
     nodes = table.nodes
-    first, last = nodes.offsets[tree : tree + 2].tolist()
-    parents = nodes.parent[first:last].tolist()
-    actions = _actions(parents)
+    first = int(nodes.offsets[tree])
     rows = []
-    for node, (parent, action) in enumerate(zip(parents, actions, strict=True)):
-        above = states.get((tree, parent), State())
-        state = states.get((tree, node))
-        if state is None and action < len(above.children):
-            state = above.children[action]  # evaluated when it was proposed
-        if state is None or math.isnan(state.value):
+    for node, state in states_in(states, nodes, tree):
+        if math.isnan(state.value):
             continue
         row = first + node
         step = state.steps[-1] if state.steps else Step("")
@@ -85,7 +118,7 @@ def step_rows(states: Mapping[Places, State], table: Table, tree: int) -> list[d
         rows.append(
             {
                 "node": node,
-                "parent": parent,
+                "parent": int(nodes.parent[row]),
                 "depth": int(nodes.depth[row]),
                 "text": step.text,
                 "tokens": list(step.tokens),

@@ -24,7 +24,7 @@ try:
     from apportion.integrations.transformers.sampling import Sampling, choose
 except ImportError as missing:
     raise ExtraMissingError(
-        "apportion.integrations.transformers needs transformers: pip install transformers torch"
+        'apportion.integrations.transformers needs transformers: pip install "apportion[search]"'
     ) from missing
 
 PROPOSALS = ("sample", "top_k")
