@@ -69,6 +69,18 @@ def test_labels_of_the_bundled_problems(
     assert json.loads(pq.read_schema(table).metadata[b"apportion"]) == meta
 
 
+def test_settings_of_the_search_and_names_in_the_picture(folder: Path, tmp_path: Path) -> None:
+    """Wrong answers are negative ones, so that the root's own two are the last."""
+    out, page = tmp_path / "s.jsonl", tmp_path / "r.html"
+    command = ["search", str(problems(tmp_path / "p.jsonl")), "--evaluator", "transformers"]
+    command += ["--model", str(folder), *LIMITS, *MORE, "-o", str(out), "--report", str(page)]
+    assert main([*command, "--set", "stop_negatives=2", "--set", "max_nodes=50"]) == 0
+    (root,) = lines(out)[1]
+    assert (root["visits"], root["scores"]) == (1, [0.0, 0.0])
+    drawn = page.read_text("utf-8")
+    assert '"names":["a"]' in drawn and "p.jsonl" in drawn and '"rule":"puct"' in drawn
+
+
 def test_a_server_instead(tmp_path: Path) -> None:
     out = tmp_path / "s.jsonl.gz"
     file = problems(tmp_path / "p.jsonl")
@@ -183,6 +195,8 @@ def test_a_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--model", "{folder}", "--evaluator", "openai"], "--url: got none"),
         (["--model", "{folder}", "--rule", "best"], "best"),
         (["--model", "{folder}", "--set", "c_puct=-1"], "c_puct"),
+        (["--model", "{folder}", "--set", "rule=uct"], "--set: got rule, which is given by --rule"),
+        (["--model", "{folder}", "--set", "num_roots=2"], "which is given by FILE"),
     ],
 )
 def test_wrong_arguments_are_one_line(

@@ -176,7 +176,6 @@ def _add_search(commands: Commands[argparse.ArgumentParser], common: _Parent) ->
         help="search over a language model's answers, and label their steps",
         description="Search over the answers of a language model to problems that a program can "
         "check, and write every step that was tried with its Monte Carlo value.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("file", metavar="FILE", nargs="?", help="problems, JSON lines; default: bundled sums")
@@ -186,17 +185,21 @@ def _add_search(commands: Commands[argparse.ArgumentParser], common: _Parent) ->
     add("--report", metavar="HTML", help="write a picture of the trees as well")
     add("--log", metavar="DIR", help="keep a log there; go on from the one that is there")
     add("--url", help="of an OpenAI-compatible server, as in http://localhost:8000/v1")
-    add("--template", default="{prompt}", help="sent to it, {prompt} being the question")
+    add(
+        "--template",
+        default="{prompt}",
+        help="sent to it (%(default)s), {prompt} being the question",
+    )
     add("--chat", action="store_true", help="use its /chat/completions, with its own template")
     add(
         "--log-probs",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="ask it for log-probs, of which priors are made",
+        help="ask it for log-probs, of which priors are made (by default)",
     )
-    add("--device", default="cpu", help="with transformers")
-    add("--dtype", default="auto", help="with transformers, as in float32")
-    add("--rule", default="puct", help="how steps are chosen")
+    add("--device", default="cpu", help="with transformers (%(default)s)")
+    add("--dtype", default="auto", help="with transformers, as in float32 (%(default)s)")
+    add("--rule", default="puct", help="how steps are chosen (%(default)s)")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the search")
     add("--child-scores", action="store_true", help="evaluate steps as they are proposed")
     for name, default, text in (
@@ -208,10 +211,12 @@ def _add_search(commands: Commands[argparse.ArgumentParser], common: _Parent) ->
         ("max-rollout-tokens", 256, "tokens of a rollout"),
         ("batch-size", 64, "leaves evaluated together"),
     ):
-        add(f"--{name}", type=_positive, default=default, metavar="N", help=text)
-    add("--temperature", type=float, default=1.0, metavar="T", help="of all sampling")
-    add("--retries", type=int, default=3, metavar="N", help="of a request to a server")
-    add("--seed", type=int, default=0, metavar="N", help="of all randomness")
+        add(f"--{name}", type=_positive, default=default, metavar="N", help=f"{text} ({default})")
+    add("--temperature", type=float, default=1.0, metavar="T", help="of all sampling (%(default)s)")
+    add(
+        "--retries", type=int, default=3, metavar="N", help="of a request to a server (%(default)s)"
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of all randomness (%(default)s)")
     add(
         "--progress",
         action=argparse.BooleanOptionalAction,

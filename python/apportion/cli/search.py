@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,21 @@ from apportion.io.step_labels import check_ending, write_steps
 from apportion.report.page import replace_file
 from apportion.search import Search
 from apportion.search.log import begun
+from apportion.trees import Trees
 
 SETTINGS = "settings.json"
 """What the command was given, beside a log."""
+
+
+ELSEWHERE = {
+    "num_roots": "FILE, a tree a problem",
+    "num_simulations": "--simulations",
+    "rule": "--rule",
+    "seed": "--seed",
+}
+"""Settings of a search that have an argument of their own."""
+
+DEFAULTS = {"max_nodes": 2**32 - 2, "stop_threshold": 0.5}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -78,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
     if rows:
         write_steps(args.output, rows, meta)
         if args.report:
-            search.to_html(args.report, texts=steps.texts(), title="Search")
+            _draw(args, search, steps, [problem.name for problem in problems])
         _say(summary(rows, len(problems), failed))
         _say(f"wrote {args.output} in {time.perf_counter() - started:.1f} s")
     if lost is not None:
@@ -107,11 +120,20 @@ def _resumed(folder: Path, meta: dict[str, Any]) -> Search:
 
 
 def _new(args: argparse.Namespace, options: dict[str, Any], trees: int) -> Search:
-    """A new search."""
-    # A node more than its children for each simulation, the root's among them.
-    nodes = 1 + args.children * (args.simulations + 1)
-    limits = {"num_simulations": args.simulations, "seed": args.seed, **options}
-    return Search(trees, nodes, rule=args.rule, **limits)
+    """A new search. Nodes are bounded by its simulations alone, and right answers are worth 1."""
+    for name, instead in ELSEWHERE.items():
+        if name in options:
+            raise OptionError(f"--set: got {name}, which is given by {instead}")
+    given = {"num_simulations": args.simulations, "seed": args.seed, "rule": args.rule}
+    return Search(**{"num_roots": trees, **given, **DEFAULTS, **options})
+
+
+def _draw(args: argparse.Namespace, search: Search, steps: StepEvaluator, names: list[str]) -> None:
+    """Write the picture, a tree a problem."""
+    told = ("evaluator", "model", "rule", "simulations", "children", "rollouts", "seed")
+    trees = Trees.from_search(search, steps.texts(search), names)
+    trees = replace(trees, meta={name: getattr(args, name) for name in told})
+    trees.to_html(args.report, title=Path(args.file or EXAMPLE).name)
 
 
 def summary(rows: list[dict[str, Any]], problems: int, failed: int) -> str:

@@ -24,12 +24,12 @@ def run(args: argparse.Namespace) -> None:
     if output.resolve() == Path(args.file).resolve():
         raise OptionError(f"{output}: is the input, expected another file for the output")
     trees = read_trees(args.file, args.format)
+    if args.tree is not None or output.suffix in (".svg", ".dot"):
+        trees = trees.select([args.tree or 0])
     told = summary(trees)
-    if args.tree is not None:
-        trees = trees.select([args.tree])
     if output.suffix == ".html":
         name = Path(args.file).name
-        trees.to_html(output, title=args.title or name, source=name)
+        trees.to_html(output, title=args.title or name, source=name if args.title else None)
     elif output.suffix == ".svg":
         trees.to_svg(output, max_nodes=args.max_nodes)
     elif output.suffix == ".dot":
@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> None:
 def summary(trees: Trees) -> str:
     """Sizes in a line."""
     depth = int(trees.depth.max(initial=0))
-    facts = [f"{len(trees):,} trees", f"{trees.num_nodes:,} nodes", f"depth {depth}"]
+    counts = [(len(trees), "tree"), (trees.num_nodes, "node")]
     if "visits" in trees.columns:
         roots = trees.columns["visits"][trees.offsets[:-1]]
-        facts.append(f"{int(np.sum(roots)):,} visits")
-    return ", ".join(facts)
+        counts.append((int(np.sum(roots)), "visit"))
+    facts = [f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts]
+    return ", ".join([*facts[:2], f"depth {depth}", *facts[2:]])
