@@ -199,6 +199,7 @@ def test_a_search_becomes_trees() -> None:
     assert trees.texts is not None and trees.texts[int(nodes.offsets[1])] == "root"
     timeline = search.timeline
     assert timeline["answered"][-1] == search.simulations.sum() + 2
+    assert timeline["tokens"][-1] == timeline["rollouts"][-1] == 0
     assert timeline["seconds"] == sorted(timeline["seconds"])
     one = trees.select([1])
     np.testing.assert_array_equal(one.parent, nodes.parent[int(nodes.offsets[1]) :])

@@ -16,7 +16,7 @@ class Timeline:
     def __init__(self) -> None:
         """Nothing is spent yet."""
         self._begun = time.monotonic()
-        self._sums = {"answered": 0, "nodes": 0, "failed": 0}
+        self._sums = dict.fromkeys(("answered", "nodes", "rollouts", "tokens", "failed"), 0)
         self._points: list[tuple[float, ...]] = []
         self._stride = 1
         self._calls = 0
@@ -32,8 +32,12 @@ class Timeline:
         if seconds is not None:
             self._begun = time.monotonic() - seconds
         if name == "expand":
+            columns = args[2]
             sums["answered"] += len(args[0])
             sums["nodes"] += int(args[1].sum())
+            sums["rollouts"] += len(columns.get("rollout_rewards", ()))
+            told = [columns[name][0] for name in ("tokens", "rollout_tokens") if name in columns]
+            sums["tokens"] += sum(map(len, told))
         elif name == "fail":
             sums["failed"] += len(args[0])
         else:

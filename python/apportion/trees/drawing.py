@@ -89,7 +89,8 @@ class Drawn:
 
     def told(self, place: int) -> str:
         """A node's numbers in words."""
-        noun = "visits" if self.counted else "leaves"
+        one, many = ("visit", "visits") if self.counted else ("leaf", "leaves")
+        noun = one if self.weight[place] == 1 else many
         value = "no value" if self.value[place] != self.value[place] else f"{self.value[place]:.3g}"
         return f"{value}, {self.weight[place]:,} {noun}, node {self.nodes[place]}"
 
@@ -179,9 +180,9 @@ def dot(trees: TreeColumns, tree: int, max_nodes: int) -> str:
     drawn = Drawn.of(trees, tree, max_nodes)
     lines = [
         "digraph tree {",
-        "  rankdir=LR;",
+        '  graph [rankdir=LR, fontname="sans-serif", fontsize=10, fontcolor="#59636e"];',
         '  node [shape=box, style="rounded,filled", fontname="sans-serif", fontsize=10];',
-        "  edge [arrowhead=none];",
+        '  edge [arrowhead=none, color="#8b949e"];',
     ]
     lines.append(f"  label={_quoted(drawn.note())};")
     for place, node in enumerate(drawn.nodes):

@@ -10,6 +10,8 @@ function numbersOf(node) {
   return rows;
 }
 
+const grouping = (value) => (value === null ? "–" : Number.isInteger(value) && value >= 1e4 ? count(value) : exact(value));
+
 function detail() {
   const node = state.node;
   const text = textOf(node);
@@ -23,7 +25,7 @@ function detail() {
     text !== null ? shade(el("div", { className: "text", dir: "auto" }, text), node)
       : el("p", { className: "faint" }, data.texts ? "This node has no text." : "These trees have no texts."),
     el("table", {}, el("tbody", {}, numbersOf(node).map(([name, value]) =>
-      el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, value === null ? "–" : exact(value)))))),
+      el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, grouping(value)))))),
     text !== null && node ? el("details", {}, el("summary", {}, "The whole way as text"),
       el("div", { className: "way" }, way.map((one) => shade(el("div", { className: "text", dir: "auto" }, textOf(one) ?? label(one)), one)))) : null);
 }

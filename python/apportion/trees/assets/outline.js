@@ -43,7 +43,7 @@ function outline() {
       data.texts ? find : null, el("span", { id: "matches", className: "faint", role: "status" }),
       action("Open all", () => { opened = new Set(tree.children.flatMap((list, node) => (list.length ? [node] : []))); }),
       action("Close all", () => { opened = new Set(); }),
-      action("Most visited way", () => { const way = mainLine(0); way.forEach((node) => opened.add(node)); choose(way.at(-1)); })),
+      action(tree.counted ? "Most visited way" : "Widest way", () => { const way = mainLine(0); way.forEach((node) => opened.add(node)); choose(way.at(-1)); })),
     rows);
 }
 

@@ -10,7 +10,7 @@ function header() {
   return el("header", { className: "top" },
     el("h1", { dir: "auto" }, data.title),
     el("p", { className: "facts" },
-      data.source ? el("span", { className: "source", dir: "auto" }, data.source) : null,
+      data.source && data.source !== data.title ? el("span", { className: "source", dir: "auto" }, data.source) : null,
       facts.map((fact) => el("span", {}, fact)),
       el("span", { className: "faint" }, `apportion ${data.version}`)),
     told.length ? el("p", { className: "facts faint" },
@@ -57,26 +57,27 @@ function legend() {
     el("span", { "data-sign": "absent" }, "none"));
 }
 
-const PLOT = { width: 600, height: 100 };
-const ABOUT = { answered: "leaves answered", nodes: "nodes made", failed: "leaves failed" };
+const PLOT = { width: 300, height: 48 };
+const ABOUT = { answered: "leaves answered", nodes: "children proposed", failed: "leaves failed" };
 
-// Each column of the timeline as a line from 0 to its own most.
+// Each column of the timeline as a chart of its own, from 0 to its most.
 function timeline() {
   const { seconds, ...series } = data.timeline;
   const names = Object.keys(series).filter((name) => series[name].some((n) => n > 0));
   if (!seconds || seconds.length < 2 || !names.length) return null;
   const last = seconds.at(-1) || 1;
-  const lines = names.map((name, k) => {
-    const most = Math.max(...series[name]);
-    const points = series[name].map((n, i) =>
-      `${((seconds[i] / last) * PLOT.width).toFixed(1)},${((1 - n / most) * PLOT.height).toFixed(1)}`);
-    return svg("polyline", { points: points.join(" "), class: `line line${k % 3}` });
-  });
   return el("section", { className: "card time", "aria-label": "Budget over time" },
-    el("h2", {}, "Budget over time"),
-    svg("svg", { viewBox: `0 -2 ${PLOT.width} ${PLOT.height + 4}`, preserveAspectRatio: "none", "aria-hidden": "true" }, ...lines),
-    el("p", { className: "ends faint" }, el("span", {}, "0 s"), el("span", {}, `${short(last)} s`)),
-    el("p", { className: "key" }, names.map((name, k) => el("span", {},
-      el("i", { className: `swatch line${k % 3}` }),
-      `${ABOUT[name] ?? name.replaceAll("_", " ")}, up to ${count(Math.max(...series[name]))}`))));
+    el("h2", {}, "Budget over time ", el("span", { className: "faint" }, `0 to ${short(last)} s`)),
+    el("div", { className: "charts" }, names.map((name) => chart(name, series[name], seconds, last))));
+}
+
+function chart(name, values, seconds, last) {
+  const most = Math.max(...values);
+  const points = values.map((n, i) =>
+    `${((seconds[i] / last) * PLOT.width).toFixed(1)},${((1 - n / most) * PLOT.height).toFixed(1)}`).join(" ");
+  return el("figure", {},
+    el("figcaption", {}, el("b", {}, count(most)), ` ${ABOUT[name] ?? name.replaceAll("_", " ")}`),
+    svg("svg", { viewBox: `0 -2 ${PLOT.width} ${PLOT.height + 2}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+      svg("polygon", { points: `${points} ${PLOT.width},${PLOT.height} 0,${PLOT.height}`, class: "area" }),
+      svg("polyline", { points, class: "line" })));
 }
