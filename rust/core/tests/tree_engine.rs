@@ -1,130 +1,15 @@
-//! The engine's promises: order of answers, merging, widening, budgets, limits, memory.
+//! The engine's promises: order of answers, merging, widening, noise, the choice of children.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
+mod world;
+
 use apportion_core::exec::Exec;
-use apportion_core::tree::arena::{Fact, Keeps, NONE, ROOT, Tree};
 use apportion_core::tree::random::Draw;
 use apportion_core::tree::rules;
-use apportion_core::tree::search::{
-    Answers, Forest, Leaf, Limits, NumberRows, OnLimit, Order, Stop, TellOrder, TokenRows,
-};
+use apportion_core::tree::search::{Answers, Forest, Leaf, Limits, Order, TellOrder, TokenRows};
 use proptest::prelude::*;
-
-/// A world in which a state is a number and a node's state hangs on its path alone.
-#[derive(Clone, Copy)]
-struct World {
-    width: usize,
-    states: u64,
-    ends: f64,
-    failing: f64,
-}
-
-const WORLD: World = World { width: 3, states: u64::MAX, ends: 0.1, failing: 0.0 };
-
-fn state(tree: &Tree, index: u32, node: u32, world: World) -> u64 {
-    let step = |state: u64, node: &u32| {
-        let action = u64::from(tree.action(*node));
-        Draw::new(state, index as usize, 0, "state").bits(action) % world.states
-    };
-    tree.path(node)[1..].iter().fold(1, step)
-}
-
-fn forest(roots: usize, limits: Limits) -> Forest {
-    Forest::new(roots, rules::make("puct", &vec![]).unwrap(), limits).unwrap()
-}
-
-fn limits(simulations: u64) -> Limits {
-    Limits { simulations, gamma: 0.9, seed: 3, ..Limits::default() }
-}
-
-fn ask(forest: &mut Forest, batch: usize, per_tree: usize) -> Vec<Leaf> {
-    forest.select(batch, per_tree, Order::Priority, &Exec::default()).unwrap()
-}
-
-/// Answers that hang on the leaf alone; with keys where states are merged.
-fn tell(forest: &mut Forest, leaves: &[Leaf], world: World) {
-    let tree = |l: &Leaf| &forest.trees()[l.tree as usize];
-    let states: Vec<u64> =
-        leaves.iter().map(|l| state(tree(l), l.tree, l.ask.node, world)).collect();
-    let draw = |s: u64, what| Draw::new(s, 0, 0, what).uniform(0);
-    let tries = |l: &Leaf| u64::from(tree(l).failures(l.ask.node));
-    let fails = |l: &Leaf| {
-        Draw::new(9, l.tree as usize, l.ask.node, "fail").uniform(tries(l)) < world.failing
-    };
-    let failed: Vec<u64> = leaves.iter().filter(|l| fails(l)).map(|l| l.ticket).collect();
-    let kept: Vec<usize> = (0..leaves.len()).filter(|&i| !fails(&leaves[i])).collect();
-    let tickets: Vec<u64> = kept.iter().map(|&i| leaves[i].ticket).collect();
-    let values: Vec<f64> = kept.iter().map(|&i| draw(states[i], "value")).collect();
-    let terminal: Vec<bool> = kept.iter().map(|&i| draw(states[i], "end") < world.ends).collect();
-    let first = |i: usize| tree(&leaves[i]).children(leaves[i].ask.node).count();
-    let keys: Vec<u64> = kept
-        .iter()
-        .flat_map(|&i| {
-            let (from, to) = (first(i), first(i) + world.width);
-            let index = leaves[i].tree as usize;
-            (from..to).map(move |a| (i, index, a as u64))
-        })
-        .map(|(i, index, a)| {
-            let depth = u64::from(leaves[i].depth) + 1;
-            (Draw::new(states[i], index, 0, "state").bits(a) % world.states) << 8 | depth
-        })
-        .collect();
-    forest.fail(&failed).unwrap();
-    let answers = Answers {
-        tickets: &tickets,
-        values: Some(&values),
-        terminal: Some(&terminal),
-        children: &vec![world.width; kept.len()],
-        keys: Some(&keys),
-        ..Answers::default()
-    };
-    forest.expand(&answers, false).unwrap();
-}
-
-/// Searches to the end, answering some of what waits, in an order drawn from `key`.
-fn search(limits: Limits, world: World, key: u64, batch: usize) -> Forest {
-    let mut forest = forest(4, limits);
-    let mut held: Vec<Leaf> = Vec::new();
-    for round in 0..100_000_u32 {
-        held.extend(ask(&mut forest, batch, 3));
-        if held.is_empty() {
-            return forest;
-        }
-        let draw = Draw::new(key, 0, round, "order");
-        held.sort_by_key(|l| draw.bits(l.ticket));
-        let count = 1 + draw.bits(u64::MAX) as usize % held.len();
-        let answered: Vec<Leaf> = held.drain(..count).collect();
-        tell(&mut forest, &answered, world);
-    }
-    panic!("the search does not end");
-}
-
-fn assert_same(a: &Forest, b: &Forest) {
-    for (a, b) in a.trees().iter().zip(b.trees()) {
-        assert_eq!(a.hot, b.hot);
-        for node in 0..a.len() as u32 {
-            assert_eq!(a.raw_value(node).to_bits(), b.raw_value(node).to_bits());
-            assert_eq!((a.parent(node), a.end(node)), (b.parent(node), b.end(node)));
-            assert_eq!(a.variance(node).to_bits(), b.variance(node).to_bits());
-        }
-    }
-}
-
-fn conserved(forest: &Forest) {
-    for tree in forest.trees() {
-        for node in (0..tree.len() as u32).filter(|&n| tree.home(n) == n) {
-            let count = |n: u32| tree.hot[n as usize].visits;
-            let into: u32 = tree.edges(node).iter().map(|&e| count(e)).sum();
-            let below: u32 = tree.children(node).map(count).sum();
-            assert_eq!(tree.hot[node as usize].in_flight(), 0, "a mark is left on {node}");
-            assert!(!tree.is(node, Fact::Asked), "node {node} is still asked for");
-            if tree.children(node).next().is_some() {
-                assert_eq!(into, below + 1, "node {node}");
-            }
-        }
-    }
-}
+use world::{WORLD, World, ask, assert_same, conserved, forest, limits, search, tell};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
@@ -247,34 +132,18 @@ fn widening_adds_blocks_as_visits_grow() {
 }
 
 #[test]
-fn variance_is_that_of_the_returns() {
-    let mut tree = Tree::new(1.0, Keeps { variance: true, ..Keeps::default() });
-    let returns = [0.3, -1.0, 2.5, 0.0, 0.25];
-    returns.iter().for_each(|&r| tree.back_up(ROOT, r));
-    let mean = returns.iter().sum::<f64>() / 5.0;
-    let want = returns.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / 4.0;
-    assert!((tree.variance(ROOT) - want).abs() < 1e-12);
-    assert!((tree.half_width(ROOT, 2.0) - 2.0 * (want / 5.0).sqrt()).abs() < 1e-12);
-    assert_eq!(Tree::new(1.0, Keeps::default()).variance(ROOT), f64::INFINITY);
-}
-
-#[test]
-fn a_node_takes_at_most_64_bytes() {
-    for (name, limits) in [
-        ("plain", limits(800)),
-        ("variance", Limits { variance: true, ..limits(800) }),
-        ("merged", Limits { merge: true, ..limits(800) }),
-    ] {
-        let forest = search(limits, World { width: 8, ends: 0.0, ..WORLD }, 1, 12);
-        let (nodes, bytes) = forest
-            .trees()
-            .iter()
-            .fold((0, 0), |sum, tree| (sum.0 + tree.len(), sum.1 + tree.bytes().0));
-        let each = bytes as f64 / nodes as f64;
-        println!("{name}: {each:.1} bytes a node");
-        assert!(each <= 64.0, "{name}: {each} bytes a node");
+fn prefix_order_is_depth_first() {
+    let mut forest = forest(2, Limits { virtual_loss: Some(1.0), ..limits(60) });
+    loop {
+        let exec = Exec::default();
+        let leaves = forest.select(16, 8, Order::Prefix, &exec).unwrap();
+        if leaves.is_empty() {
+            break;
+        }
+        let path = |l: &Leaf| (l.tree, forest.trees()[l.tree as usize].path(l.ask.node));
+        assert!(leaves.windows(2).all(|pair| path(&pair[0]) <= path(&pair[1])));
+        tell(&mut forest, &leaves, WORLD);
     }
-    assert_eq!(size_of::<apportion_core::tree::arena::Hot>(), 24);
 }
 
 #[test]
@@ -301,217 +170,6 @@ fn gamma_numbers_have_their_mean_and_variance() {
         assert!((mean / shape - 1.0).abs() < 0.05, "{shape}: mean {mean}");
         assert!((variance / shape - 1.0).abs() < 0.1, "{shape}: variance {variance}");
     }
-}
-
-#[test]
-fn prefix_order_is_depth_first() {
-    let mut forest = forest(2, Limits { virtual_loss: Some(1.0), ..limits(60) });
-    loop {
-        let exec = Exec::default();
-        let leaves = forest.select(16, 8, Order::Prefix, &exec).unwrap();
-        if leaves.is_empty() {
-            break;
-        }
-        let path = |l: &Leaf| (l.tree, forest.trees()[l.tree as usize].path(l.ask.node));
-        assert!(leaves.windows(2).all(|pair| path(&pair[0]) <= path(&pair[1])));
-        tell(&mut forest, &leaves, WORLD);
-    }
-}
-
-fn told(mut forest: Forest, values: impl Fn(u64) -> f64, terminal: bool) -> Forest {
-    loop {
-        let leaves = ask(&mut forest, 1, 1);
-        let Some(leaf) = leaves.first() else { return forest };
-        let answers = Answers {
-            tickets: &[leaf.ticket],
-            values: Some(&[values(leaf.ticket)]),
-            children: &[2],
-            terminal: Some(&[terminal && leaf.depth == 2]),
-            ..Answers::default()
-        };
-        forest.expand(&answers, false).unwrap();
-    }
-}
-
-#[test]
-fn every_stop_stops() {
-    let stopped = |stop: Stop, values: fn(u64) -> f64| {
-        let forest = told(forest(1, Limits { stop, ..limits(500) }), values, true);
-        assert_eq!(forest.in_flight(), 0);
-        forest.trees()[0].simulations
-    };
-    let swings: fn(u64) -> f64 = |t| if t % 2 == 0 { 1.0 } else { -1.0 };
-    assert_eq!(stopped(Stop::default(), swings), 500);
-    assert!(stopped(Stop { value: Some(1.0), ..Stop::default() }, swings) < 20);
-    let both = Stop { positives: Some(1), negatives: Some(1), ..Stop::default() };
-    let early = stopped(both.clone(), swings);
-    assert!(early < 20, "{early}");
-    assert!(stopped(Stop { after: 30, ..both.clone() }, swings) >= 30);
-    let right: fn(u64) -> f64 = |t| if t % 2 == 0 { 1.0 } else { 0.0 };
-    assert_eq!(stopped(both.clone(), right), 500);
-    assert!(stopped(Stop { threshold: 0.5, ..both }, right) < 20);
-    assert!(stopped(Stop { width: Some(0.5), ..Stop::default() }, swings) < 200);
-    assert_eq!(stopped(Stop { width: Some(0.0), ..Stop::default() }, swings), 500);
-    assert!(stopped(Stop { gap: Some(0.1), ..Stop::default() }, swings) < 20);
-}
-
-#[test]
-fn every_budget_ends_a_tree() {
-    let spent = |limits: Limits| told(forest(1, limits), |_| 0.5, false).trees()[0].requests;
-    assert_eq!(spent(Limits { max_requests: 7, ..limits(500) }), 7);
-    assert_eq!(spent(Limits { max_nodes: 7, ..limits(500) }), 4);
-    assert_eq!(spent(limits(9)), 10);
-    assert_eq!(spent(Limits { max_depth: 1, ..limits(500) }), 3);
-}
-
-#[test]
-fn beyond_a_limit_is_an_error_where_that_is_wanted() {
-    let limits = Limits { on_limit: OnLimit::Error, max_nodes: 4, max_depth: 1, ..limits(9) };
-    let mut forest = forest(1, Limits { max_tokens: 3, max_rollouts: 1, ..limits });
-    let leaves = ask(&mut forest, 1, 1);
-    let tickets = [leaves[0].ticket];
-    let good =
-        Answers { tickets: &tickets, values: Some(&[0.0]), children: &[2], ..Answers::default() };
-    let mut refuse = |answers: Answers<'_>, says: &str| {
-        let message = forest.expand(&answers, false).unwrap_err().to_string();
-        assert!(message.contains(says), "{message}");
-    };
-    refuse(Answers { children: &[4], ..good }, "children[0]: got 5 nodes of tree 0");
-    let tokens = TokenRows { values: &[1; 4], lengths: &[2, 2] };
-    refuse(Answers { tokens: Some(tokens), ..good }, "expected at most max_tokens=3");
-    let two = Answers { rollouts: Some(&[2]), rollout_rewards: &[0.0, 1.0], ..good };
-    refuse(two, "rollouts[0]: got 2 rollouts of tree 0, expected at most max_rollouts=1");
-    forest.expand(&good, false).unwrap();
-    let leaves = ask(&mut forest, 1, 1);
-    let deep = Answers { tickets: &[leaves[0].ticket], children: &[1], ..good };
-    let message = forest.expand(&deep, false).unwrap_err().to_string();
-    assert!(message.contains("got 2 depth of tree 0"), "{message}");
-    assert_eq!(forest.trees()[0].len(), 3);
-}
-
-#[test]
-fn numbers_that_are_none_fail_their_leaf_alone_where_that_is_wanted() {
-    let mut forest = forest(3, limits(5));
-    let leaves = ask(&mut forest, 3, 1);
-    let tickets: Vec<u64> = leaves.iter().map(|l| l.ticket).collect();
-    let answers = Answers {
-        tickets: &tickets,
-        values: Some(&[0.5, f64::NAN, 0.5]),
-        children: &[1, 1, 1],
-        priors: Some(&[1.0, 1.0, -1.0]),
-        ..Answers::default()
-    };
-    forest.expand(&answers, true).unwrap();
-    let visits: Vec<u32> = forest.trees().iter().map(|t| t.hot[0].visits).collect();
-    let failures: Vec<u8> = forest.trees().iter().map(|t| t.failures(ROOT)).collect();
-    assert_eq!((visits, failures), (vec![1, 0, 0], vec![0, 1, 1]));
-    assert_eq!(ask(&mut forest, 3, 1).len(), 3, "failed roots are asked again");
-}
-
-#[test]
-fn rollouts_are_records_and_their_mean_a_value() {
-    let mut forest = forest(1, limits(5));
-    let leaves = ask(&mut forest, 1, 1);
-    let answers = Answers {
-        tickets: &[leaves[0].ticket],
-        children: &[0],
-        rollouts: Some(&[3]),
-        rollout_rewards: &[1.0, 0.0, 0.5],
-        rollout_tokens: Some(TokenRows { values: &[4, 5, 6], lengths: &[2, 0, 1] }),
-        ..Answers::default()
-    };
-    forest.expand(&answers, false).unwrap();
-    let tree = &forest.trees()[0];
-    assert_eq!(tree.value(ROOT), 0.5);
-    let lengths: Vec<u32> = tree.rollouts.iter().map(|r| r.length).collect();
-    assert_eq!(lengths, [2, 0, 1]);
-    assert_eq!(tree.rollout_tokens.get(2), [6]);
-}
-
-#[test]
-fn log_probs_of_edges_are_kept_where_they_are_told() {
-    let mut forest = forest(1, limits(5));
-    let leaves = ask(&mut forest, 1, 1);
-    let tokens = TokenRows { values: &[4, 5, 6], lengths: &[2, 0, 1] };
-    let plain = Answers {
-        tickets: &[leaves[0].ticket],
-        children: &[3],
-        values: Some(&[0.0]),
-        tokens: Some(tokens),
-        ..Answers::default()
-    };
-    let told = |values: &'static [f64], lengths: &'static [usize]| {
-        let token_log_probs = Some(NumberRows { values, lengths });
-        Answers { token_log_probs, ..plain }
-    };
-    for (answers, words) in [
-        (told(&[-1.0], &[1]), "token_log_probs: got 1 values, expected 3, the number of children"),
-        (told(&[-1.0], &[1, 0, 0]), "token_log_probs[0]: got 1 log-probs, expected 2, one for"),
-        (told(&[-1.0], &[0, 1, 0]), "token_log_probs[1]: got 1 log-probs, expected 0"),
-        (told(&[-1.0], &[2, 0, 0]), "token_log_probs: got 1 values, expected 2"),
-        (told(&[f64::NAN], &[0, 0, 1]), "token_log_probs[0]: got NaN, expected a finite number"),
-        (told(&[0.5], &[0, 0, 1]), "token_log_probs[0]: got 0.5, expected a finite number of"),
-        (Answers { tokens: None, ..told(&[-1.0], &[0, 0, 1]) }, "token_log_probs[2]: got 1 log"),
-    ] {
-        let error = forest.expand(&answers, false).unwrap_err().to_string();
-        assert!(error.contains(words), "{error}");
-    }
-    let child_scores = Some(NumberRows { values: &[1.0, 0.0], lengths: &[0, 2, 0] });
-    let before = forest.trees()[0].bytes();
-    forest.expand(&Answers { child_scores, ..told(&[-0.5, -2.0], &[2, 0, 0]) }, false).unwrap();
-    let tree = &forest.trees()[0];
-    assert_eq!(tree.token_log_probs.get(1), [-0.5, -2.0]);
-    assert_eq!((tree.token_log_probs.get(2), tree.token_log_probs.get(3)), (&[][..], &[][..]));
-    assert_eq!(tree.child_scores.get(2), [1.0, 0.0]);
-    let (nodes, values) = tree.bytes();
-    // Bounds of spans up to the last that has values; three tokens, two log-probs, two scores.
-    assert_eq!(nodes - before.0, 3 * 40 + 4 * (4 + 2 + 3));
-    assert_eq!(values - before.1, 3 * 4 + 2 * 4 + 2 * 8);
-}
-
-#[test]
-fn a_rollout_that_is_cut_leaves_its_log_probs_with_the_new_node() {
-    let rule = rules::make("treerl", &vec![]).unwrap();
-    let mut forest = Forest::new(1, rule, limits(5)).unwrap();
-    let leaves = ask(&mut forest, 1, 1);
-    let log_probs = [-0.5, -0.25, -3.0, -1.0];
-    let answers = Answers {
-        tickets: &[leaves[0].ticket],
-        children: &[0],
-        rollouts: Some(&[1]),
-        rollout_rewards: &[1.0],
-        rollout_tokens: Some(TokenRows { values: &[4, 5, 6, 7], lengths: &[4] }),
-        rollout_log_probs: Some(&log_probs),
-        ..Answers::default()
-    };
-    forest.expand(&answers, false).unwrap();
-    ask(&mut forest, 1, 1);
-    let tree = &forest.trees()[0];
-    assert_eq!(
-        (tree.tokens.get(1), tree.token_log_probs.get(1)),
-        (&[4, 5][..], &[-0.5, -0.25][..])
-    );
-    assert!((0..tree.rollouts.len()).any(|r| tree.rollout_log_probs.get(r) == [-3.0, -1.0]));
-}
-
-#[test]
-fn a_chain_of_a_million_nodes_is_searched() {
-    let mut tree = Tree::new(1.0, Keeps::default());
-    for node in 0..1_000_000 {
-        tree.expand(node, [1.0].into_iter());
-        tree.tokens.push(node as usize + 1, &[node]);
-    }
-    assert_eq!(tree.path(1_000_000).len(), 1_000_001);
-    assert_eq!(tree.tokens.get(1_000_000), [999_999]);
-    let rule = rules::make("puct", &vec![]).unwrap();
-    let limits = limits(1);
-    let mut step = apportion_core::tree::step::Step::new(&mut tree, &limits, 0);
-    let next = step.descend(|at| rule.choose(at));
-    let apportion_core::tree::request::Next::Ask(ask) = next else { panic!() };
-    assert_eq!((ask.node, step.tree.hot[500].in_flight()), (1_000_000, 1));
-    rule.told(&mut step, &ask, &apportion_core::tree::answers::Answer::default());
-    assert_eq!((tree.hot[0].visits, tree.hot[0].in_flight()), (1, 0));
-    assert_eq!(tree.parent(ROOT), NONE);
 }
 
 #[test]
