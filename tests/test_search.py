@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 import apportion as ap
 from apportion import tree_credit
-from apportion.errors import InputError, OptionError
+from apportion.errors import DtypeError, InputError, OptionError
 from apportion.progress import Bar
 from apportion.search.data import KINDS, Nodes
 from property_settings import examples
@@ -143,7 +144,10 @@ WRONG = {
         r"tokens\[1\]: got 2 entries, expected 1",
     ),
     "tokens": ({"values": [0, 0], "tokens": [[[-1]], [[1]]]}, r"tokens\[0\]: got -1"),
-    "children": ({"values": [0, 0], "children": [1, -1]}, "children: expected one dimension"),
+    "children": (
+        {"values": [0, 0], "children": [1, -1]},
+        r"children\[1\]: got -1, expected an",
+    ),
     "many": ({"values": [0, 0], "children": 70_000}, r"children\[0\]: got 70000"),
     "ends": (
         {"values": [0, 0], "child_terminal": [[True], [False]]},
@@ -221,6 +225,7 @@ OPTIONS = {
     "stop_gap": (-0.5, "stop_gap: got -0.5, expected a number of at least 0"),
     "stop_width": (-0.5, "stop_width: got -0.5, expected a number of at least 0"),
     "num_roots": (True, "num_roots: got True"),
+    "seed": (2**64, r"seed: got 18446744073709551616, expected a number below 2\*\*63$"),
 }
 
 
@@ -240,6 +245,10 @@ def test_requests_that_are_not_of_this_search() -> None:
             call(others)
         with pytest.raises(InputError, match=r"tickets\[1\]: got -1, expected one from select"):
             call([0, -1])
+        for loose in (None, "leaf", {}, [None], [0.5], 2**70):
+            words = re.escape(f"tickets: got {loose!r}, expected leaves of `select`, or tickets")
+            with pytest.raises(DtypeError, match=words):
+                call(loose)
     assert search.in_flight == other.in_flight == 2
     search.expand(others.ticket, **answer(leaves))  # numbers are taken at their word
     for size in (10**30, 2**63, 0, True, 2.0):

@@ -141,6 +141,22 @@ def integers(name: str, value: Any) -> Array:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
+def vector(name: str, values: Any) -> Array:
+    """One dimension of float64."""
+    array = floats(name, values).astype(np.float64, copy=False)
+    if array.ndim != 1:
+        raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
+    return array
+
+
+def int_vector(name: str, values: Any) -> Array:
+    """One dimension of int64."""
+    array = integers(name, values)
+    if array.ndim != 1:
+        raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
+    return array
+
+
 _MASK_TYPES = {np.dtype(t) for t in (np.uint8, np.int32, np.int64, np.float32, np.float64)}
 
 

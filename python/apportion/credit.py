@@ -49,7 +49,10 @@ class Credit:
 
     @functools.cached_property
     def advantages(self) -> Array:
-        """Advantage of each token, flat, in the order of the rows; 0 where masked."""
+        """Advantage of each token, flat, in the order of the rows; 0 where masked.
+
+        NumPy's also where tensors came in; `to_padded` and `to_ragged` give those back.
+        """
         return self.tokens("advantages")
 
     @functools.cached_property

@@ -14,17 +14,10 @@ from typing import Any
 import numpy as np
 
 from apportion import _core, encode
-from apportion.arrays import Array, floats, integers
+from apportion.arrays import Array, floats, integers, vector
 from apportion.errors import InputError
 from apportion.rollouts import Rollouts
 from apportion.threads import get_num_threads
-
-
-def _vector(name: str, values: Any) -> Array:
-    array = floats(name, values).astype(np.float64, copy=False)
-    if array.ndim != 1:
-        raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
-    return array
 
 
 def _finite(name: str, array: Array, nan: bool = False) -> Array:
@@ -97,16 +90,16 @@ def group_normalise(
     Degenerate cases: equal values give exactly 0; a group of one gives its value
     over `1 + eps`, or 0 with `singleton="zero"`.
     """
-    array = _finite("values", _vector("values", values), nan=True)
+    array = _finite("values", vector("values", values), nan=True)
     if include is not None:
-        kept = _same_length("include", _vector("include", include), len(array))
+        kept = _same_length("include", vector("include", include), len(array))
         array = np.where(kept != 0, array, np.nan)
     dense = _same_length("ids", _core.group("ids", encode.keys("ids", ids)), len(array))
     if weighting not in ("counts", "lengths"):
         raise InputError(f"weighting: got {weighting!r}, expected 'counts' or 'lengths'")
     given = None
     if weights is not None:
-        given = _finite("weights", _vector("weights", weights))
+        given = _finite("weights", vector("weights", weights))
         _same_length("weights", given, len(array))
         if (given < 0).any():
             index = int(np.flatnonzero(given < 0)[0])
@@ -164,7 +157,7 @@ def shape_rewards(
     Degenerate cases: a row without trained tokens gives zeros.
     """
     rollouts = Rollouts.from_padded(mask)
-    given = _finite("scores", _vector("scores", scores), nan=True)
+    given = _finite("scores", vector("scores", scores), nan=True)
     _same_length("scores", given, rollouts.layout.rows)
     bounds = None
     if clip is not None:
@@ -200,7 +193,7 @@ def accumulate(values: Any, offsets: Any = None, *, how: str = "sum", gamma: flo
             by `sqrt(n)`.
         gamma: discount of `"sum"`.
     """
-    array = _finite("values", _vector("values", values))
+    array = _finite("values", vector("values", values))
     bounds = np.array([0, len(array)]) if offsets is None else integers("offsets", offsets)
     if bounds.ndim != 1:
         raise InputError(f"offsets: got shape {bounds.shape}, expected (rows + 1,)")

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from apportion import _core
-from apportion.arrays import Array, Origin, device_of, floats, integers, is_tensor, to_numpy
+from apportion.arrays import (
+    Array,
+    Origin,
+    device_of,
+    floats,
+    int_vector,
+    is_tensor,
+    to_numpy,
+    vector,
+)
 from apportion.errors import InputError, OptionError
 
 
@@ -35,10 +44,10 @@ def node_values(parents: Any, values: Any, *, value_mode: str, visits: Any = Non
         InputError: a parent that does not come before its child, a leaf's value that is
             infinite, a wrong length.
     """
-    weights = None if visits is None else _floats("visits", visits)
+    weights = None if visits is None else vector("visits", visits)
     if value_mode == "visit" and weights is None:
         raise OptionError("node_values: option value_mode: got 'visit', expected visits with it")
-    nodes, given = _ints("parents", parents), _floats("values", values)
+    nodes, given = int_vector("parents", parents), vector("values", values)
     return _core.node_values(nodes, given, weights, value_mode)
 
 
@@ -72,7 +81,7 @@ def preference_pairs(
         of: `"extremes"`: the best and the worst child of each node, of equal ones the
             first. `"all"`: every two children.
     """
-    nodes, given = _ints("parents", parents), _floats("values", values)
+    nodes, given = int_vector("parents", parents), vector("values", values)
     return Pairs(*_core.sibling_pairs(nodes, given, _finite("margin", margin), of))
 
 
@@ -98,7 +107,7 @@ def step_labels(parents: Any, values: Any, *, threshold: float = 0.0) -> Labels:
     With shares of right answers as values, threshold 0 says that a step is good if any
     answer that grew from it was right.
     """
-    nodes, given = _ints("parents", parents), _floats("values", values)
+    nodes, given = int_vector("parents", parents), vector("values", values)
     error, step = _core.first_errors(nodes, given, _finite("threshold", threshold))
     hard = np.where(np.isnan(given), -1, given > threshold).astype(np.int64)
     return Labels(given, hard, error, step)
@@ -127,7 +136,7 @@ def cut_chains(parents: Any, splits: Any, lengths: Any) -> Segments:
         lengths: `(chains,)` tokens of each chain after its branch.
     """
     given = (("parents", parents), ("splits", splits), ("lengths", lengths))
-    return Segments(*_core.cut_chains(*(_ints(name, values) for name, values in given)))
+    return Segments(*_core.cut_chains(*(int_vector(name, values) for name, values in given)))
 
 
 def cut_points(
@@ -146,7 +155,7 @@ def cut_points(
     """
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise OptionError(f"cut_points: option every: got {every!r}, expected an integer above 0")
-    flat, offsets = _floats("log_probs", log_probs), _ints("token_offsets", token_offsets)
+    flat, offsets = vector("log_probs", log_probs), int_vector("token_offsets", token_offsets)
     if (
         len(offsets) == 0
         or offsets[0] != 0
@@ -193,7 +202,7 @@ def to_tokens(
         InputError: offsets or lengths that do not fit.
         OptionError: another `on`, or what it needs is not given.
     """
-    given, offsets = floats("values", values), _ints("token_offsets", token_offsets)
+    given, offsets = floats("values", values), int_vector("token_offsets", token_offsets)
     if given.ndim != 1 or len(offsets) != len(given) + 1:
         expected = f"({max(len(offsets) - 1, 0)},), one fewer than token_offsets"
         raise InputError(f"values: got shape {given.shape}, expected {expected}")
@@ -221,7 +230,7 @@ def to_tokens(
 def _of_tokens(name: str, values: Any, count: int, on: str) -> Array:
     if values is None:
         raise OptionError(f"to_tokens: option on: got {on!r}, expected {name} with it")
-    array = _floats(name, values)
+    array = vector(name, values)
     if len(array) != count:
         raise InputError(f"{name}: got {len(array)} values, expected {count}, one a token")
     return array
@@ -278,22 +287,8 @@ def pack(parents: Any, token_offsets: Any) -> PackedTree:
         token_offsets: `(nodes + 1,)` where each node's own tokens start in the flat tokens.
     """
     return PackedTree(
-        *_core.pack_tree(_ints("parents", parents), _ints("token_offsets", token_offsets))
+        *_core.pack_tree(int_vector("parents", parents), int_vector("token_offsets", token_offsets))
     )
-
-
-def _floats(name: str, values: Any) -> Array:
-    array = floats(name, values).astype(np.float64, copy=False)
-    if array.ndim != 1:
-        raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
-    return array
-
-
-def _ints(name: str, values: Any) -> Array:
-    array = integers(name, values)
-    if array.ndim != 1:
-        raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
-    return array
 
 
 def _finite(name: str, value: Any) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from apportion.arrays import Array, floats, integers, to_numpy
+from apportion.arrays import Array, int_vector, integers, to_numpy, vector
 from apportion.errors import InputError
 
 CHILD_COLUMNS = ("priors", "masked", "child_values", "child_terminal", "keys")
@@ -71,14 +71,6 @@ def positive(name: str, value: Any) -> int:
     return int(value)
 
 
-def vector(name: str, values: Any) -> Array:
-    """One number a row."""
-    array = floats(name, values).astype(np.float64, copy=False)
-    if array.ndim != 1:
-        raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
-    return array
-
-
 def flags(name: str, values: Any) -> Array:
     """One truth value a row."""
     array = to_numpy(name, values)
@@ -125,10 +117,11 @@ def _keys(where: str, values: Any) -> Array:
 def token_rows(name: str, values: Any) -> tuple[Array, Array, Array]:
     """For each leaf how many spans it has; all tokens, and each span's length."""
     counts = _span_counts(name, values)
-    spans = [integers(f"{name}[{i}]", span) for i, leaf in enumerate(values) for span in leaf]
-    for i, span in enumerate(spans):
-        if span.ndim != 1:
-            raise InputError(f"{name}: span {i}: got shape {span.shape}, expected one dimension")
+    spans = [
+        int_vector(f"{name}[{i}][{j}]", span)
+        for i, leaf in enumerate(values)
+        for j, span in enumerate(leaf)
+    ]
     flat = np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
     return counts, flat, np.array([len(span) for span in spans], dtype=np.int64)
 
@@ -168,8 +161,12 @@ def _log_probs(values: Any, lengths: Array) -> Array:
 def _counts(count: int, children: Any) -> Array:
     counts = integers("children", children)
     counts = np.repeat(counts, count) if np.ndim(children) == 0 else counts
-    if counts.ndim != 1 or (counts < 0).any():
-        raise InputError("children: expected one dimension of integers of at least 0")
+    if counts.ndim != 1:
+        raise InputError(f"children: got shape {counts.shape}, expected one dimension")
+    below = np.flatnonzero(counts < 0)
+    if below.size:
+        i = int(below[0])
+        raise InputError(f"children[{i}]: got {counts[i]}, expected an integer of at least 0")
     return counts
 
 

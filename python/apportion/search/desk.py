@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apportion import _core
-from apportion.arrays import Array, integers
-from apportion.errors import InputError, OptionError
+from apportion.arrays import Array, int_vector
+from apportion.errors import DtypeError, InputError, OptionError
 from apportion.search.answers import encode, positive
 from apportion.search.data import Leaves
 from apportion.search.timeline import Timeline
@@ -205,9 +205,13 @@ class Desk:
             if leaves._forest is not self._forest:
                 raise InputError("leaves: got those of another search, expected some of this one")
             return leaves.ticket
-        tickets = integers("tickets", leaves)
-        if tickets.ndim != 1:
-            raise InputError(f"tickets: got shape {tickets.shape}, expected one dimension")
+        try:
+            tickets = int_vector("tickets", leaves)
+        except DtypeError as error:
+            got = f"{leaves!r:.60}"
+            raise DtypeError(
+                f"tickets: got {got}, expected leaves of `select`, or tickets, integers"
+            ) from error
         below = np.flatnonzero(tickets < 0)
         if len(below):
             at = int(below[0])

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from apportion import _core
-from apportion.arrays import Array, integers
+from apportion.arrays import Array, integers, vector
 from apportion.errors import InputError, OptionError
 from apportion.methods import Option
-from apportion.search.answers import positive, vector
+from apportion.search.answers import positive
 
 
 @dataclass(frozen=True)

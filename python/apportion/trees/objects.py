@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,7 @@ def of_json(place: str, value: Json) -> Trees:
         raise FileFormatError(f"{place}: trees: expected a list of objects")
     where = [f"{place}: trees[{index}]" for index in range(len(trees))]
     sizes = [len(_listed(at, tree, "parent")) for at, tree in zip(where, trees, strict=True)]
+    nodes = Table(place, value, where, trees, sizes)
     texts = None
     if any("text" in tree for tree in trees):
         found = zip(where, trees, strict=True)
@@ -87,70 +89,75 @@ def of_json(place: str, value: Json) -> Trees:
         place,
         value,
         offsets=np.cumsum([0, *sizes]),
-        parent=_joined(where, trees, "parent", "int64", sizes),
-        columns=_columns(place, value, where, trees, sizes),
+        parent=nodes.column("parent", "int64"),
+        columns=nodes.columns(),
         texts=texts,
-        ragged=_ragged(place, value, where, trees, sizes),
-        rollouts=_rollouts(place, value, where, trees),
+        ragged=nodes.ragged(),
+        rollouts=_rollouts(nodes),
     )
 
 
-def _rollouts(
-    place: str, said: Mapping[str, Json], where: list[str], trees: list[Mapping[str, Json]]
-) -> TreeRollouts | None:
-    about = said.get("rollouts")
+def _rollouts(nodes: Table) -> TreeRollouts | None:
+    about = nodes.about.get("rollouts")
     if about is None:
         return None
-    found = [tree.get("rollouts") for tree in trees]
+    found = [tree.get("rollouts") for tree in nodes.parts]
     if not isinstance(about, dict) or not all(isinstance(of, dict) for of in found):
-        raise FileFormatError(f"{place}: rollouts: expected an object here and in every tree")
-    place, where = f"{place}: rollouts", [f"{at}.rollouts" for at in where]
-    of_trees: list[Mapping[str, Json]] = [of for of in found if isinstance(of, dict)]
-    sizes = [len(_listed(at, of, "node")) for at, of in zip(where, of_trees, strict=True)]
+        raise FileFormatError(f"{nodes.place}: rollouts: expected an object here and in every tree")
+    where = [f"{at}.rollouts" for at in nodes.where]
+    parts: list[Mapping[str, Json]] = [of for of in found if isinstance(of, dict)]
+    sizes = [len(_listed(at, of, "node")) for at, of in zip(where, parts, strict=True)]
+    table = Table(f"{nodes.place}: rollouts", about, where, parts, sizes)
     return TreeRollouts(
-        np.cumsum([0, *sizes]),
-        _joined(where, of_trees, "node", "int64", sizes),
-        _columns(place, about, where, of_trees, sizes),
-        _ragged(place, about, where, of_trees, sizes),
+        np.cumsum([0, *sizes]), table.column("node", "int64"), table.columns(), table.ragged()
     )
 
 
-def _dtypes(place: str, said: Mapping[str, Json], name: str) -> dict[str, str]:
-    dtypes = said.get(name, {})
-    if not isinstance(dtypes, dict) or not all(d in DTYPES for d in dtypes.values()):
-        raise FileFormatError(f"{place}: {name}: expected an object of NumPy's types of numbers")
-    return dtypes
+@dataclass(frozen=True)
+class Table:
+    """Nodes or rollouts of all trees as they stand in a file, in parts of a tree each."""
 
+    place: str  # of what says which columns there are, for messages
+    about: Mapping[str, Json]
+    where: Sequence[str]  # each part is
+    parts: Sequence[Mapping[str, Json]]
+    sizes: Sequence[int]
 
-def _columns(
-    place: str,
-    said: Mapping[str, Json],
-    where: list[str],
-    parts: list[Mapping[str, Json]],
-    sizes: list[int],
-) -> dict[str, Array]:
-    dtypes = _dtypes(place, said, "dtypes")
-    return {n: _joined(where, parts, n, dtype, sizes) for n, dtype in dtypes.items()}
+    def columns(self) -> dict[str, Array]:
+        """One number a row."""
+        return {name: self.column(name, dtype) for name, dtype in self._dtypes("dtypes").items()}
 
+    def ragged(self) -> dict[str, Ragged]:
+        """A list of numbers a row."""
+        return {name: self._rows(name, dtype) for name, dtype in self._dtypes("ragged").items()}
 
-def _ragged(
-    place: str,
-    said: Mapping[str, Json],
-    where: list[str],
-    parts: list[Mapping[str, Json]],
-    sizes: list[int],
-) -> dict[str, Ragged]:
-    found = {}
-    for name, dtype in _dtypes(place, said, "ragged").items():
+    def column(self, name: str, dtype: str) -> Array:
+        """One of the columns of numbers."""
+        found = [np.zeros(0, dtype=dtype)]
+        for at, part, size in zip(self.where, self.parts, self.sizes, strict=True):
+            values = _listed(at, part, name)
+            if len(values) != size:
+                raise FileFormatError(f"{at}.{name}: got {len(values)} values, expected {size}")
+            found.append(_numbers(f"{at}.{name}", values, dtype))
+        return np.concatenate(found)
+
+    def _rows(self, name: str, dtype: str) -> Ragged:
         lengths, flat = [0], [np.zeros(0, dtype=dtype)]
-        for at, part, size in zip(where, parts, sizes, strict=True):
+        for at, part, size in zip(self.where, self.parts, self.sizes, strict=True):
             rows = _listed(at, part, name)
             if len(rows) != size or not all(isinstance(row, list) for row in rows):
                 raise FileFormatError(f"{at}.{name}: expected {size} lists")
             lengths += [len(row) for row in rows]
             flat.append(_numbers(f"{at}.{name}", [v for row in rows for v in row], dtype))
-        found[name] = Ragged(np.concatenate(flat), np.cumsum(lengths))
-    return found
+        return Ragged(np.concatenate(flat), np.cumsum(lengths))
+
+    def _dtypes(self, name: str) -> dict[str, str]:
+        dtypes = self.about.get(name, {})
+        if not isinstance(dtypes, dict) or not all(d in DTYPES for d in dtypes.values()):
+            raise FileFormatError(
+                f"{self.place}: {name}: expected an object of NumPy's types of numbers"
+            )
+        return dtypes
 
 
 def _listed(where: str, part: Mapping[str, Json], name: str) -> list[Json]:
@@ -159,18 +166,6 @@ def _listed(where: str, part: Mapping[str, Json], name: str) -> list[Json]:
         got = "nothing" if values is None else type(values).__name__
         raise FileFormatError(f"{where}.{name}: got {got}, expected a list")
     return values
-
-
-def _joined(
-    where: list[str], parts: list[Mapping[str, Json]], name: str, dtype: str, sizes: list[int]
-) -> Array:
-    found = [np.zeros(0, dtype=dtype)]
-    for at, part, size in zip(where, parts, sizes, strict=True):
-        values = _listed(at, part, name)
-        if len(values) != size:
-            raise FileFormatError(f"{at}.{name}: got {len(values)} values, expected {size}")
-        found.append(_numbers(f"{at}.{name}", values, dtype))
-    return np.concatenate(found)
 
 
 def _numbers(where: str, values: list[Json], dtype: str) -> Array:

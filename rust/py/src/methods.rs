@@ -40,8 +40,11 @@ pub fn value(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Value> {
     };
     read.map_err(|_| {
         let got = given.repr().map_or_else(|_| "?".to_owned(), |r| r.to_string());
-        let expected = "expected None, a bool, a number below 2**63, a string of valid \
-                            Unicode or a list of numbers";
+        let expected = if given.cast::<PyInt>().is_ok() {
+            "expected a number below 2**63"
+        } else {
+            "expected None, a bool, a number, a string of valid Unicode or a list of numbers"
+        };
         raise(given.py(), "OptionError", format!("option {name}: got {got}, {expected}"))
     })
 }
