@@ -19,10 +19,10 @@ TYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def takes(logits: Tensor, out: Tensor | None = None) -> bool:
-    """Whether the core reads these logits, and writes `out` where it is given."""
-    if out is not None and (out.dtype, out.stride()) != (logits.dtype, logits.stride()):
-        return False
-    return _is_plain(logits)
+    """Whether the core reads these logits; or writes to `out`, where it is given."""
+    if out is None:
+        return _is_plain(logits)
+    return _is_plain(out) and out.dtype == logits.dtype and not logits.is_neg()
 
 
 def row_stats(logits: Tensor, row: Row, with_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,10 +54,14 @@ def row_grad(
         return values.detach().reshape(-1)[places].double().numpy()
 
     in_place = logits.data_ptr() == out.data_ptr()
+    if not in_place and logits.stride() != out.stride():
+        # The core has one list of places for both. Logits that were shifted come here.
+        out.copy_(logits)
+        in_place = True
     _core.row_grad(
         None if in_place else _flat(logits),
         _flat(out),
-        _rows(logits, row, places),
+        _rows(out, row, places),
         (listed(saved[0]), listed(saved[1])),
         (listed(upstream[0]), listed(upstream[1]), listed(upstream[2])),
         _threads(),

@@ -21,8 +21,13 @@ TOKENS = 2**17
 
 
 def covers(problem: Problem) -> bool:
-    """Whether there is more than a piece, and no token depends on others than its padded row's."""
+    """Whether there is more than a piece, and no token depends on others than its padded row's.
+
+    And no setting has a gradient, as that by the log-probabilities alone is kept.
+    """
     tokens = problem.tokens
+    if any(isinstance(x, torch.Tensor) and x.requires_grad for x in problem.settings()):
+        return False
     on_processor = tokens.mask.device.type == "cpu" and not torch.compiler.is_compiling()
     if not on_processor or len(tokens.mask) <= _most() or problem.keep is not None:
         return False

@@ -26,7 +26,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"clip_low": "a"}, "clip_low: got str, expected a tensor or an array"),
     (
         {"clip_high": torch.full((ROWS, WIDTH), math.nan)},
-        r"clip_high\[0\]: got nan, expected at least 0",
+        r"clip_high\[0, 0\]: got nan, expected at least 0",
     ),
     ({"dual_clip": torch.ones(ROWS, WIDTH)}, r"dual_clip: got shape \(5, 9\), expected a number"),
     ({"dual_clip": torch.tensor(0.5)}, "dual_clip: got 0.5, expected a number above 1.0"),
@@ -42,6 +42,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"loss": "pppo"}, "loss: got 'pppo', expected one of .*ppo"),
     ({"like": "veri"}, "like: got 'veri', expected one of verl"),
     ({"like": "trl", "loss": "vanilla"}, "loss .*: got 'vanilla', expected one of dapo"),
+    ({"kl_times_ratio": "no"}, "kl_times_ratio: got 'no', expected True or False"),
+    ({"loss": "dppo_tv", "stop_ratio": 0}, "stop_ratio: got 0, expected True or False"),
+    ({"unmasked": True}, "unknown option 'unmasked', expected one of .*clip_high"),
     ({"clip_hi": 0.2}, "unknown option 'clip_hi', expected one of .*clip_high"),
     ({"loss": "gpg", "clip_low": 0.2}, "unknown option 'clip_low'"),
     ({"ratio": "step"}, "ratio: got 'step', expected one of token, turn, segment, sequence"),
@@ -79,14 +82,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"num_tokens": 0}, "num_tokens: got 0, expected a number above 0"),
     ({"log_ratio_bounds": 20.0}, "log_ratio_bounds: got 20.0"),
     ({"log_ratio_bounds": (2.0, -2.0)}, "log_ratio_bounds: got .*, expected low below high"),
-    ({"mask": torch.full((ROWS, WIDTH), 2)}, r"mask\[0\]: got 2, expected 0 or 1"),
+    ({"mask": torch.full((ROWS, WIDTH), 2)}, r"mask\[0, 0\]: got 2, expected 0 or 1"),
     ({"mask": torch.ones(WIDTH, ROWS)}, r"mask: got shape \(9, 5\)"),
     ({"old_log_probs": torch.ones(3)}, r"old_log_probs: got shape \(3,\)"),
     ({"advantages": torch.ones(3)}, r"advantages: got shape \(3,\)"),
     ({"offsets": [0, 5]}, "offsets: got some, expected none"),
     ({"log_probs": torch.ones(ROWS, WIDTH, dtype=torch.int64)}, "got torch.int64"),
     ({"turns": torch.ones(ROWS, WIDTH), "ratio": "turn"}, "turns: got torch.float32"),
-    ({"clip_scale": torch.full((ROWS, WIDTH), -1.0)}, r"clip_scale\[0\]: got -1.0"),
+    ({"clip_scale": torch.full((ROWS, WIDTH), -1.0)}, r"clip_scale\[0, 0\]: got -1.0"),
 ]
 
 
@@ -135,3 +138,17 @@ def test_a_penalty_outside_the_mask_is_zero() -> None:
     assert np.isfinite(slope(penalty.sum(), inputs["log_probs"])).all()
     with pytest.raises(ap.InputError, match=r"mask: got shape \(2,\)"):
         ap.kl_penalty(inputs["log_probs"], reference, mask=torch.ones(2))
+    with pytest.raises(ap.InputError, match=r"mask\[0, 0\]: got 0.5, expected 0 or 1"):
+        ap.kl_penalty(inputs["log_probs"], reference, mask=torch.full((ROWS, WIDTH), 0.5))
+    with pytest.raises(ap.InputError, match=r"log_probs: got torch\.int64, expected a torch"):
+        ap.kl_penalty(torch.ones(2, dtype=torch.int64), torch.ones(2))
+
+
+def test_a_controller_keeps_its_coefficient_where_the_divergence_is_no_number() -> None:
+    controller = ap.AdaptiveKLController(coef=0.2, target=6.0, horizon=100.0)
+    with pytest.raises(ap.InputError, match="kl: got nan, expected a finite number"):
+        controller.update(math.nan, 1)
+    assert controller.coef == 0.2
+    for wrong in ({"coef": math.nan}, {"coef": "a"}, {"target": 0.0}, {"horizon": -1.0}):
+        with pytest.raises(ap.OptionError, match=f"{next(iter(wrong))}: got .*, expected a number"):
+            ap.AdaptiveKLController(**{"coef": 0.2, "target": 6.0, "horizon": 1.0, **wrong})

@@ -111,6 +111,24 @@ def test_float32_is_close_to_float64(name: str) -> None:
     assert half.dtype == torch.float32
 
 
+def test_a_penalty_in_half_precision_is_that_of_wider_numbers() -> None:
+    """k3 of a small difference is less than what half precision tells from 1."""
+    log_probs = (-torch.rand(4, 5) - 0.5).bfloat16()
+    reference = log_probs + 0.01
+    for kind in ("k1", "k2", "k3"):
+        got = ap.kl_penalty(log_probs, reference, kind)
+        want = ap.kl_penalty(log_probs.double(), reference.double(), kind)
+        assert got.dtype == torch.float32 and got.any()
+        torch.testing.assert_close(got.double(), want, rtol=1e-3, atol=1e-7)
+
+
+def test_tokens_of_prompts_widen_no_loss() -> None:
+    inputs = {k: v if k == "mask" else v.float() for k, v in batch(9).items()}
+    counts = prompt_counts(inputs["mask"])
+    loss, _ = run({**inputs, **counts}, loss_agg_mode="prompt-mean")
+    assert counts["prompt_tokens"].dtype == torch.float64 and loss.dtype == torch.float32
+
+
 def test_credit_brings_its_scale_mask_and_turns() -> None:
     rollouts = ap.Rollouts.from_padded(
         np.array([[1, 1, 0, 1, 1, 0], [1, 1, 1, 0, 1, 1]]),

@@ -145,7 +145,7 @@ def spans_of_ids(ids: Tensor, rows: Spans) -> Spans:
 
 def spans_of_offsets(offsets: Tensor, size: int, device: Any) -> Spans:
     """Spans of `size` tokens from their starts, `(count + 1,)`."""
-    offsets = offsets.to(device)
+    offsets = offsets.to(device).contiguous()
     ids = torch.searchsorted(offsets[1:], torch.arange(size, device=device), right=True)
     return Spans(len(offsets) - 1, ids=ids, offsets=offsets, are_runs=True)
 

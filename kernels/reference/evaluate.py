@@ -20,6 +20,9 @@ from apportion.kernels.reference.selection import Selection
 
 Metrics = dict[str, Tensor]
 
+CLIPS = ("clip_low", "clip_high", "clip_scale")
+"""Options that may have a value for each token."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -41,6 +44,11 @@ class Problem:
     ref_log_probs: Tensor = None
     is_raw: bool = False
     """Values outside the mask, and float types, are as they came: `masked` is to be called."""
+
+    def settings(self) -> list[Any]:
+        """Numbers, but the widths of clips; as a rule no tensors."""
+        own = [value for name, value in self.options.items() if name not in CLIPS]
+        return [*own, self.kl_coef, *(self.log_ratio_bounds or ())]
 
 
 def masked(problem: Problem, at: slice | None = None) -> Problem:

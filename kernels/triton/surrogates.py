@@ -114,10 +114,7 @@ def covers(problem: Problem) -> bool:
     mean of clipped ratios would be a mean of means, with two ways back, and no trainer asks
     for it.
     """
-    per_token = ("clip_low", "clip_high", "clip_scale")
-    numbers = [value for name, value in problem.options.items() if name not in per_token]
-    numbers += [problem.kl_coef, *(problem.log_ratio_bounds or ())]
-    if any(isinstance(value, torch.Tensor) for value in numbers):
+    if any(isinstance(value, torch.Tensor) for value in problem.settings()):
         return False
     name = problem.entry.name
     return name in SURROGATES and (name != "geo_mean" or problem.level == "token")

@@ -141,7 +141,7 @@ def problem(call: dict[str, Any], **how: Any) -> tuple[torch.Tensor, Problem]:
     names = ("log_probs", "old_log_probs", "advantages", "mask")
     others = {k: v for k, v in call.items() if k not in names}
     others["generator"] = torch.Generator().manual_seed(9)
-    return call["log_probs"], pose(*(call[n] for n in names), **others, **how)[0]
+    return call["log_probs"], pose(tuple(call[n] for n in names), others, **how)[0]
 
 
 def compare(call: dict[str, Any], tolerance: float = 2e-5) -> None:
@@ -227,6 +227,43 @@ def test_nothing_to_train_on_is_zero() -> None:
         value.backward()
         assert value.item() == 0 and leaf.grad is not None and not leaf.grad.any()
         assert all(metric.item() == 0 for metric in metrics.values())
+
+
+@pytest.mark.parametrize("name", sorted(SURROGATES))
+@pytest.mark.parametrize("like", ["verl", "ours"])
+def test_an_empty_batch_is_what_plain_torch_says(name: str, like: str) -> None:
+    """With trainers that divide by what they count, a loss of NaN without a gradient."""
+    given = batch(4)
+    given["mask"] = torch.zeros_like(given["mask"])
+    call = {k: given[k] for k in ("log_probs", "old_log_probs", "advantages", "mask")}
+    call |= {"loss": name, "count_floor": 0.0 if like == "verl" else 1.0}
+    for mode in ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm"):
+        call["loss_agg_mode"] = mode
+        leaf, none = problem(call)
+        _, same = problem(doubled(call))
+        value, _ = fused.evaluate(none)
+        value.backward()
+        want, _ = plain(same)
+        torch.testing.assert_close(value.cpu().double(), want, equal_nan=True)
+        assert mode != "token-mean" or want.isnan() == (like == "verl")
+        assert leaf.grad is not None and not leaf.grad.any()
+
+
+@pytest.mark.parametrize("name", ["ppo", "gspo", "geo_mean", "sapo"])
+def test_strides(name: str) -> None:
+    """Of packed tensors that are columns of others, and of one value that stands for all."""
+    case = {factor: values[0] for factor, values in FACTORS.items()}
+    call = arguments({**case, "loss": name, "widths": "tensor", "packed": True}, 6)
+    for key, value in call.items():
+        if isinstance(value, torch.Tensor):
+            call[key] = torch.stack([value, torch.zeros_like(value)], 1)[:, 0]
+    offsets = torch.tensor(call["offsets"])
+    call["offsets"] = torch.stack([offsets, -offsets], 1)[:, 0]
+    compare(call)
+    call["advantages"] = torch.tensor(0.7, device=DEVICE).expand(ROWS * WIDTH)
+    compare(call)
+    call = {k: v[:, None] for k, v in call.items() if isinstance(v, torch.Tensor)}
+    compare({"loss": name, **{k: v for k, v in call.items() if k != "offsets"}})
 
 
 def test_segments_of_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

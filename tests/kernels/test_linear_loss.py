@@ -144,6 +144,23 @@ def test_nothing_to_train_on() -> None:
     assert loss == 0 and (given[0].grad == 0).all() and (given[1].grad == 0).all()
 
 
+def test_float16_under_a_scale_of_the_loss() -> None:
+    """Gradients that float16 cannot hold are not rounded before they are scaled."""
+    source = torch.Generator().manual_seed(3)
+    count = 512
+    hidden, weight = (torch.randn(n, H, generator=source).half() for n in (count, V))
+    targets = torch.randint(V, (count,), generator=source)
+    old, _ = ap.token_log_probs((hidden, weight), targets)
+    others = targets, old, 1e-4 * torch.randn(count, generator=source), torch.ones(count)
+    found = []
+    for kind in (torch.float16, torch.float32):
+        leaves = [x.to(kind).requires_grad_() for x in (hidden, weight)]
+        loss, _ = ap.linear_policy_loss(*leaves, *others, offsets=[0, count])
+        found.append(torch.autograd.grad(65536 * loss, leaves))
+    for mine, theirs in zip(*found, strict=True):
+        assert (mine.float() - theirs).norm() < 1e-3 * theirs.norm()
+
+
 def test_gradient_is_taken_once() -> None:
     given, named, _ = case()
     loss, _ = ap.linear_policy_loss(*given, **named)

@@ -54,6 +54,26 @@ def test_as_plain_torch(kind: Any, vocab: int, spread: float) -> None:
         torch.testing.assert_close(out.double(), slope, **coarse)
 
 
+@pytest.mark.parametrize("kind", TYPES, ids=str)
+def test_logits_that_lie_otherwise_than_their_gradient(kind: Any) -> None:
+    """Shifted, cut, or with rows that are one in memory; as an operator's result lies."""
+    logits, row, upstream = case(kind, 127, 3.0)
+    for source in (logits, logits.transpose(0, 1).contiguous().transpose(0, 1)):
+        out = torch.full_like(source, math.nan, memory_format=torch.contiguous_format)
+        saved = reference.row_stats(source.double(), row, True)[1:]
+        saved = tuple(x.to(row.temperature.dtype) for x in saved)
+        kept = source.clone()
+        assert native.takes(source, out) and source.stride() != out.stride()
+        native.row_grad(source, row, saved, upstream, out)
+        slope = torch.empty_like(out, dtype=torch.float64)
+        wide = source.double(), row, tuple(x.double() for x in saved), upstream.double()
+        reference.row_grad(*wide, slope)
+        close = {"rtol": TYPES[kind], "atol": 20 * TYPES[kind]}
+        coarse = {"rtol": 8e-3, "atol": 1e-6} if kind == torch.bfloat16 else close
+        torch.testing.assert_close(out.double(), slope, **coarse)
+        assert torch.equal(source, kept)
+
+
 def test_rows_outside_the_mask_are_not_read() -> None:
     logits, row, upstream = case(torch.float32, 50, 3.0)
     want = native.row_stats(logits, row, True)

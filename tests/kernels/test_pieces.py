@@ -89,6 +89,15 @@ def test_gradients_of_gradients_and_more_than_one(cut: list[Any]) -> None:
     assert len(cut) == 2
 
 
+def test_a_setting_with_a_gradient_is_not_cut(cut: list[Any]) -> None:
+    inputs = {**batch(4), "ref_log_probs": extras(4)["ref_log_probs"]}
+    coef = torch.tensor(0.1, requires_grad=True)
+    (slope,) = torch.autograd.grad(run(inputs, kl_coef=coef)[0], coef)
+    plain = [run(inputs, kl_coef=value)[0].item() for value in (0.1, 1.1)]
+    assert slope.item() == pytest.approx(plain[1] - plain[0])
+    assert len(cut) == 2  # those of numbers
+
+
 def test_half_precision_and_no_gradient(cut: list[Any]) -> None:
     inputs = batch(3)
     half = {k: v if k == "mask" else v.detach().bfloat16() for k, v in inputs.items()}

@@ -10,7 +10,8 @@ from typing import Any
 
 from apportion.errors import DtypeError, InputError, OptionError
 from apportion.loss.inputs import check_choice
-from apportion.loss.rows import RowInputs, scaled
+from apportion.loss.rows import Asked, RowInputs
+from apportion.loss.tensors import check_floats
 
 # isort: split
 # rows comes first: it says what to install where torch is missing.
@@ -49,7 +50,10 @@ class Linear:
         return self.head.plan(self.hidden, self.budget)
 
     def log_probs(self, mode: str, entropy: bool) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropy of all tokens, differentiable; `mode` as in `MODES`."""
+        """Log-probabilities and entropy of all tokens, differentiable; `mode` as in `MODES`.
+
+        The second is of no use where `entropy` is false.
+        """
         frozen = _is_frozen(mode, self.hidden, self.head)
         log_probs, entropies = log_probs_and_entropy(
             self.hidden, self.head, self.mask, self.budget, frozen, entropy
@@ -64,37 +68,6 @@ class Linear:
         return values.reshape(self.shape)
 
 
-def linear_log_probs(
-    given: tuple[Tensor, ...],
-    targets: Tensor,
-    *,
-    mask: Tensor | None,
-    temperature: float | Tensor,
-    softcap: float | None,
-    logit_scale: float,
-    entropy: bool,
-    batch_invariant: bool,
-    check: bool,
-    memory_budget: int | None,
-    mode: str,
-) -> tuple[Tensor, Tensor | None]:
-    """See `apportion.token_log_probs`, which calls it."""
-    linear = checked(
-        given,
-        targets,
-        mask=mask,
-        temperature=temperature,
-        softcap=softcap,
-        logit_scale=logit_scale,
-        batch_invariant=batch_invariant,
-        check=check,
-        memory_budget=memory_budget,
-        narrow=not torch.compiler.is_compiling(),
-    )
-    log_probs, entropies = linear.log_probs(mode, entropy)
-    return log_probs, entropies if entropy else None
-
-
 def _is_frozen(mode: str, hidden: Tensor, head: Head) -> bool:
     """Whether the gradient of the hidden states is computed in the forward pass."""
     check_choice("mode", mode, MODES)
@@ -104,46 +77,22 @@ def _is_frozen(mode: str, hidden: Tensor, head: Head) -> bool:
     return mode != "recompute" and not trained and hidden.requires_grad and torch.is_grad_enabled()
 
 
-def checked(
-    given: tuple[Tensor, ...],
-    targets: Tensor,
-    *,
-    mask: Tensor | None,
-    temperature: float | Tensor,
-    softcap: float | None,
-    logit_scale: float,
-    batch_invariant: bool,
-    check: bool,
-    memory_budget: int | None,
-    narrow: bool,
-) -> Linear:
-    """Hidden states, head and rows of one call.
-
-    `narrow` leaves out the tokens outside the mask here. Not in compiled code, where no size
-    may depend on values: there the operator does.
-    """
+def checked(given: tuple[Tensor, ...], asked: Asked, memory_budget: int | None) -> Linear:
+    """`(hidden, weight[, bias])` and what is asked of their logits, for the tokens of the mask."""
     hidden, weight, bias = _tensors(given)
     rows = RowInputs(hidden.shape[:-1], hidden.device, len(weight))
-    place = (0, len(weight))
-    row = scaled(rows.row(targets, mask, temperature, softcap, place, batch_invariant), logit_scale)
-    if check and not torch.compiler.is_compiling():
-        rows.check_values(row)
+    row = rows.row(asked, (0, len(weight)))
     budget = _budget(memory_budget, len(weight) * logit_bytes(hidden))
     flat, places = hidden.reshape(-1, hidden.shape[-1]), None
     mask = None if row.mask is None else row.mask.reshape(-1)
-    if mask is not None and narrow:
+    # In compiled code no size may depend on values: there the operator leaves tokens out.
+    if mask is not None and not torch.compiler.is_compiling():
         places, mask = mask.nonzero().squeeze(-1), None
         places = places if len(places) < len(flat) else None
     if places is not None:
         flat = flat[places]
-    head = Head(
-        weight,
-        bias,
-        _of(row.targets, places),
-        _of(row.temperature, places),
-        row.softcap,
-        batch_invariant,
-    )
+    each = _of(row.targets, places), _of(row.temperature, places)
+    head = Head(weight, bias, *each, row.softcap, row.batch_invariant)
     return Linear(flat, head, places, mask, rows.shape, budget)
 
 
@@ -160,11 +109,8 @@ def _tensors(given: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor | None]:
         raise InputError(f"logits: got {len(given)} parts, expected (hidden, weight[, bias])")
     names = ("hidden", "weight", "bias")
     for name, tensor in zip(names[: len(given)], given, strict=True):
-        if tensor is None and name == "bias":
-            continue
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            raise DtypeError(f"{name}: got {got}, expected a torch tensor of floats")
+        if tensor is not None or name != "bias":
+            check_floats(name, tensor)
     parts: list[Tensor] = [_gathered(part) for part in given]
     hidden, weight, bias = parts[0], parts[1], parts[2] if len(parts) == 3 else None
     if torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64:

@@ -14,7 +14,7 @@ import numpy as np
 
 from apportion.credit import Credit
 from apportion.errors import DtypeError, InputError, OptionError
-from apportion.loss.tensors import as_tensor, can_be_read
+from apportion.loss.tensors import as_mask, as_tensor, can_be_read, check_floats, refuse
 
 # isort: split
 # tensors comes first: it says what to install where torch is missing.
@@ -35,9 +35,7 @@ class Given:
 
         `unmasked`: values outside the mask, and float types, stay as they came.
         """
-        if not isinstance(own, torch.Tensor) or not own.is_floating_point():
-            got = own.dtype if isinstance(own, torch.Tensor) else type(own).__name__
-            raise DtypeError(f"log_probs or values: got {got}, expected a torch tensor of floats")
+        check_floats("log_probs or values", own)
         as_tensor("log_probs or values", own, own.device)
         self.shape, self.device, self.unmasked = own.shape, own.device, unmasked
         self.dtype = torch.float64 if own.dtype == torch.float64 else torch.float32
@@ -56,7 +54,8 @@ class Given:
         if tensor.shape != self.shape:
             got, expected = tuple(tensor.shape), tuple(self.shape)
             raise InputError(f"{name}: got shape {got}, expected {expected} as log_probs")
-        flat = tensor.reshape(-1)
+        # Kernels read neighbours; of one dimension `reshape` keeps the strides.
+        flat = tensor.reshape(-1).contiguous()
         return flat if self.unmasked else torch.where(self.valid, flat, flat.new_full((), fill))
 
     def maybe(self, name: str, value: Any, fill: float = 0.0) -> Tensor | None:
@@ -84,9 +83,9 @@ class Given:
             check_number(name, value, least=0.0, none=True)
             return value
         flat = self.take(name, value, fill=1.0).detach()
-        if can_be_read(self.device) and bool((~(flat >= 0) & self.valid).any()):
-            index = int((~(flat >= 0) & self.valid).nonzero()[0])
-            raise InputError(f"{name}[{index}]: got {float(flat[index])}, expected at least 0")
+        if can_be_read(self.device):
+            wrong = ~(flat >= 0) & self.valid
+            refuse(name, flat.reshape(self.shape), wrong.reshape(self.shape), "at least 0")
         return flat
 
     def segments(self, level: str, turns: Any, offsets: Any) -> spans.Spans | None:
@@ -105,7 +104,7 @@ class Given:
         if tensor.shape != (self.rows.count,):
             got = tuple(tensor.shape)
             raise InputError(f"{name}: got shape {got}, expected ({self.rows.count},), one a row")
-        return tensor
+        return tensor.to(self.dtype)
 
     def _turns(self, given: Any) -> spans.Spans:
         """Spans of turns: as given, the credit's, or runs of the mask."""
@@ -158,17 +157,7 @@ class Given:
 
     def _mask(self, mask: Any) -> tuple[Tensor, Any]:
         mask = as_tensor("mask", mask, self.device)
-        if mask.shape != self.shape:
-            got, expected = tuple(mask.shape), tuple(self.shape)
-            raise InputError(f"mask: got shape {got}, expected {expected} as log_probs")
-        flat = mask.reshape(-1)
-        # Where values are not read, any but 0 counts as 1.
-        if flat.dtype != torch.bool and can_be_read(self.device):
-            wrong = (flat != 0) & (flat != 1)
-            if bool(wrong.any()):
-                index = int(wrong.nonzero()[0])
-                raise InputError(f"mask[{index}]: got {flat[index].item()}, expected 0 or 1")
-        valid = flat if flat.dtype == torch.bool else flat != 0
+        valid = as_mask("mask", mask, self.shape, self.device, "log_probs").reshape(-1)
         if self.credit is not None and "loss_mask" in self.credit.values:
             kept = torch.from_numpy(np.ascontiguousarray(self.credit.tokens("loss_mask")))
             valid = valid & (kept.to(self.device) != 0)
@@ -217,6 +206,12 @@ def check_options(what: str, given: Mapping[str, Any], known: Iterable[str]) -> 
             raise OptionError(
                 f"{what}: unknown option {name!r}, expected one of {', '.join(known)}"
             )
+
+
+def check_flag(name: str, got: Any) -> None:
+    """Refuse what is neither true nor false, such as a text."""
+    if not isinstance(got, bool):
+        raise OptionError(f"{name}: got {got!r}, expected True or False")
 
 
 def check_number(

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from apportion.credit import Credit
-from apportion.errors import DtypeError, InputError, OptionError
+from apportion.errors import InputError, OptionError
 from apportion.loss.head import Linear, checked
 from apportion.loss.inputs import check_choice, check_number
 from apportion.loss.policy import policy_loss
 from apportion.loss.pose import Metrics, pose, solve
+from apportion.loss.rows import Asked
+from apportion.loss.tensors import check_floats
 
 # isort: split
 # linear comes first: it says what to install where torch is missing.
@@ -75,7 +77,7 @@ def linear_policy_loss(
             not longer than what the budget holds. `"recompute"` and `"frozen"`: the two
             calls, one after the other, as `token_log_probs` says. `"auto"`: fused where
             it can be and its pieces are long enough, else the two calls; in compiled code
-            these. The gradient of `"fused"` can be taken once.
+            and in float16 these. The gradient of `"fused"` can be taken once.
         memory_budget: as in `token_log_probs`.
         check: as in `token_log_probs`.
         **options: everything that `policy_loss` takes by name.
@@ -98,28 +100,19 @@ def linear_policy_loss(
     posed = dict(options)
     if options.get("top_entropy") is not None and options.get("entropies") is None:
         posed["entropies"] = torch.zeros_like(stand_in)
-    problem, sampler = pose(stand_in, old_log_probs, advantages, mask, **posed)
+    problem, sampler = pose((stand_in, old_log_probs, advantages, mask), posed)
     tokens = problem.tokens
-    linear = checked(
-        (hidden, weight, bias),
-        targets,
-        mask=(tokens.mask != 0).reshape(stand_in.shape),
-        temperature=temperature,
-        softcap=softcap,
-        logit_scale=logit_scale,
-        batch_invariant=batch_invariant,
-        check=check,
-        memory_budget=memory_budget,
-        narrow=not compiling,
-    )
+    within = (tokens.mask != 0).reshape(stand_in.shape)
+    asked = Asked(targets, within, temperature, softcap, logit_scale, batch_invariant, check)
+    linear = checked((hidden, weight, bias), asked, memory_budget)
     weights = problem.aggregation.weights(tokens.mask, tokens.rows)
     # In one pass the sizes of pieces depend on values: compiled code has none such.
     pieces = None if compiling else _pieces(problem, linear, mode)
     if pieces is not None:
-        objective = _Fused(problem, sampler, linear, weights, entropy_coef)
-        asked = Objective(pieces, objective.slope, objective.value)
-        loss, entropies = loss_and_entropy(linear.hidden, linear.head, asked)
-        metrics, entropies = objective.metrics, linear.spread(entropies).reshape(-1)
+        fused = _Fused(problem, sampler, linear, weights, entropy_coef)
+        objective = Objective(pieces, fused.slope, fused.value)
+        loss, entropies = loss_and_entropy(linear.hidden, linear.head, objective)
+        metrics, entropies = fused.metrics, linear.spread(entropies).reshape(-1)
     else:
         log_probs, entropies = linear.log_probs(mode, True)
         own = dict(posed)
@@ -135,9 +128,7 @@ def linear_policy_loss(
 def _stand_in(hidden: Tensor, old_log_probs: Tensor) -> Tensor:
     """A tensor of the shape and type that log-probabilities will have."""
     for name, tensor in (("hidden", hidden), ("old_log_probs", old_log_probs)):
-        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
-            got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-            raise DtypeError(f"{name}: got {got}, expected a torch tensor of floats")
+        check_floats(name, tensor)
     if hidden.shape[:-1] != old_log_probs.shape:
         got, expected = tuple(old_log_probs.shape), tuple(hidden.shape[:-1])
         raise InputError(f"old_log_probs: got shape {got}, expected {expected} as hidden")
@@ -151,6 +142,9 @@ def _pieces(problem: Problem, linear: Linear, mode: str) -> list[slice] | None:
     trained = [part is not None and part.requires_grad for part in parts]
     two_calls = mode in ("recompute", "frozen") or linear.head.batch_invariant
     if two_calls or not (torch.is_grad_enabled() and any(trained)):
+        return None
+    if mode == "auto" and linear.hidden.dtype == torch.float16:
+        # Its gradients are rounded before a scale of the loss has lifted them into its range.
         return None
     most = linear.plan().rows
     kind = "cpu" if linear.hidden.device.type == "cpu" else "other"

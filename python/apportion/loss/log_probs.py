@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from apportion.errors import DtypeError, InputError, OptionError
-from apportion.loss.rows import RowInputs, scaled
+from apportion.errors import InputError, OptionError
+from apportion.loss.rows import Asked, RowInputs
+from apportion.loss.tensors import check_floats
 
 # isort: split
 # rows comes first: it says what to install where torch is missing.
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from apportion.kernels.log_probs import log_probs_and_entropy
-from apportion.loss.head import linear_log_probs
+from apportion.loss.head import checked
 
 Tensor = Any
 
@@ -98,34 +99,21 @@ def token_log_probs(
         OptionError: a temperature or softcap that is not positive, a place in the
             vocabulary without a group.
     """
+    asked = Asked(targets, mask, temperature, softcap, logit_scale, batch_invariant, check)
     if isinstance(logits, tuple):
         if in_place or vocab_group is not None:
             name = "in_place" if in_place else "vocab_group"
             raise OptionError(f"{name}: got one, expected none with a head")
-        return linear_log_probs(
-            logits,
-            targets,
-            mask=mask,
-            temperature=temperature,
-            softcap=softcap,
-            logit_scale=logit_scale,
-            entropy=entropy,
-            batch_invariant=batch_invariant,
-            check=check,
-            memory_budget=memory_budget,
-            mode=mode,
-        )
+        log_probs, entropies = checked(logits, asked, memory_budget).log_probs(mode, entropy)
+        return log_probs, entropies if entropy else None
     if memory_budget is not None or mode != "auto":
         name = "mode" if memory_budget is None else "memory_budget"
         raise OptionError(f"{name}: got one, expected none without a head")
-    if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
-        got = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise DtypeError(f"logits: got {got}, expected a torch tensor of floats")
+    check_floats("logits", logits)
     if hasattr(logits, "to_local"):
         expected = "this rank's part, logits.to_local(), and vocab_group if columns are split"
         raise InputError(f"logits: got a DTensor, expected {expected}")
-    compiling = torch.compiler.is_compiling()
-    in_place = in_place and not compiling and logits.requires_grad
+    in_place = in_place and logits.requires_grad and not torch.compiler.is_compiling()
     if in_place and any(
         stride == 0 < size - 1 for stride, size in zip(logits.stride(), logits.shape, strict=True)
     ):
@@ -133,13 +121,9 @@ def token_log_probs(
     columns = logits.shape[-1] if logits.dim() else 0
     rows = RowInputs(logits.shape[:-1], logits.device, columns)
     place = vocabulary_place(columns, vocab_group, vocab_offset, vocab_size)
-    row = rows.row(targets, mask, temperature, softcap, place, batch_invariant)
-    row = scaled(row, logit_scale)
-    if check and not compiling:
-        rows.check_values(row)
     log_probs, entropies = log_probs_and_entropy(
         logits if logits.dim() == 3 else logits.unsqueeze(1),
-        row,
+        rows.row(asked, place),
         entropy,
         in_place,
         vocab_group,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apportion.credit import Credit
-from apportion.errors import DtypeError, InputError
+from apportion.errors import InputError
 from apportion.loss.inputs import Given, check_options
 
 # isort: split
@@ -21,7 +21,7 @@ import torch
 from apportion.kernels.reference import registry
 from apportion.loss.pose import Metrics, has_rules, pose, solve
 from apportion.loss.settings import AGGREGATION, aggregation, penalty
-from apportion.loss.tensors import as_tensor
+from apportion.loss.tensors import as_mask, as_tensor, check_floats
 
 Tensor = Any
 
@@ -110,7 +110,7 @@ def policy_loss(
     }
     tensors = log_probs, old_log_probs, advantages, mask
     # As a rule what computes the loss reads within the mask alone, which spares passes here.
-    return solve(*pose(*tensors, unmasked=not has_rules(given), **given))
+    return solve(*pose(tensors, given, unmasked=not has_rules(given)))
 
 
 def losses() -> Mapping[str, registry.Loss]:
@@ -171,24 +171,24 @@ def kl_penalty(
         mask: of the same shape; outside it the penalty is 0, whatever stands there.
 
     Returns:
-        The penalty of each token, in the shape given, differentiable in `log_probs`.
+        The penalty of each token, in the shape given, differentiable in `log_probs`; in float32, in
+        float64 where `log_probs` is.
 
     Raises:
+        DtypeError: log-probabilities that are no floats.
         OptionError: an unknown kind or trainer.
-        InputError: shapes or devices that differ.
+        InputError: shapes or devices that differ, a mask of other values than 0 and 1.
     """
-    if not isinstance(log_probs, torch.Tensor):
-        raise DtypeError(f"log_probs: got {type(log_probs).__name__}, expected a torch tensor")
-    given = {"ref_log_probs": ref_log_probs} | ({} if mask is None else {"mask": mask})
-    for name, value in given.items():
-        given[name] = tensor = as_tensor(name, value, log_probs.device)
-        if tensor.shape != log_probs.shape:
-            got, expected = tuple(tensor.shape), tuple(log_probs.shape)
-            raise InputError(f"{name}: got shape {got}, expected {expected} as log_probs")
-    ref_log_probs, mask = given["ref_log_probs"], given.get("mask")
-    estimate = penalty(kind, like)
-    if mask is None:
-        return estimate(log_probs, ref_log_probs)
-    valid = mask != 0
-    zero = log_probs.new_zeros(())
-    return estimate(torch.where(valid, log_probs, zero), torch.where(valid, ref_log_probs, zero))
+    check_floats("log_probs", log_probs)
+    reference = as_tensor("ref_log_probs", ref_log_probs, log_probs.device)
+    if reference.shape != log_probs.shape:
+        got, expected = tuple(reference.shape), tuple(log_probs.shape)
+        raise InputError(f"ref_log_probs: got shape {got}, expected {expected} as log_probs")
+    # In half precision exp(-a) + a - 1 of a small a is 0.
+    wide = torch.float64 if log_probs.dtype == torch.float64 else torch.float32
+    pair = log_probs.to(wide), reference.to(wide)
+    if mask is not None:
+        valid = as_mask("mask", mask, log_probs.shape, log_probs.device, "log_probs")
+        zero = pair[0].new_zeros(())
+        pair = torch.where(valid, pair[0], zero), torch.where(valid, pair[1], zero)
+    return penalty(kind, like)(*pair)

@@ -33,19 +33,17 @@ BESIDE = (
 
 
 def pose(
-    log_probs: Tensor,
-    old_log_probs: Tensor,
-    advantages: Tensor | Credit,
-    mask: Tensor,
-    *,
+    tensors: tuple[Tensor, Tensor, Tensor | Credit, Tensor],
+    named: Mapping[str, Any],
     unmasked: bool = False,
-    **options: Any,
 ) -> tuple[Problem, Tensor | None]:
     """The arguments of `policy_loss`, checked and settled; and the sampler's log-probabilities.
 
-    `options` are all that `policy_loss` takes by name. `unmasked` leaves what stands
-    outside the mask where it is: `Problem.is_raw`.
+    `tensors` are its first four, `named` are all that it takes by name. `unmasked` leaves what
+    stands outside the mask where it is: `Problem.is_raw`.
     """
+    log_probs, old_log_probs, advantages, mask = tensors
+    options = dict(named)
     x = {name: options.pop(name, None) for name in BESIDE}
     like = options.pop("like", None)
     entry, settings = settle(options.pop("loss", None), like, options)

@@ -5,14 +5,14 @@ Rows are `(N,)` or `(B, T)`; inside they are `(B, T)`, a packed batch `(N, 1)`.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from apportion.errors import DtypeError, InputError, OptionError
 from apportion.loss.inputs import check_number
-from apportion.loss.tensors import as_tensor, can_be_read
+from apportion.loss.tensors import as_mask, as_tensor, refuse
 
 # isort: split
 # tensors comes first: it says what to install where torch is missing.
@@ -23,8 +23,21 @@ from apportion.kernels.reference.row import Row
 Tensor = Any
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a call asks of rows of logits, as it was given: see `token_log_probs`."""
+
+    targets: Any
+    mask: Any
+    temperature: Any
+    softcap: Any
+    logit_scale: Any
+    batch_invariant: bool
+    check: bool
+
+
 class RowInputs:
-    """The tensors and numbers of one call, by name; `row()` is what the operators take."""
+    """The rows of one call; `row()` checks what is asked of them, for the operators."""
 
     def __init__(self, shape: Any, device: Any, columns: int) -> None:
         """`shape` is that of the rows, `columns` how many logits there are in each."""
@@ -36,33 +49,29 @@ class RowInputs:
         self.shape, self.device, self.columns = tuple(shape), device, columns
         self.inner = self.shape if len(shape) == 2 else (*self.shape, 1)
 
-    def row(
-        self,
-        targets: Any,
-        mask: Any,
-        temperature: Any,
-        softcap: float | None,
-        place: tuple[int, int],
-        batch_invariant: bool,
-    ) -> Row:
-        """Everything checked that can be without reading tensors.
-
-        `place` is the offset of the first column, and the size of the whole vocabulary.
-        """
-        check_number("softcap", softcap, above=0.0, none=True)
-        return Row(
-            self._integers("targets", targets),
-            None if mask is None else self._mask(mask),
-            self._temperature(temperature),
-            None if softcap is None else float(softcap),
+    def row(self, asked: Asked, place: tuple[int, int]) -> Row:
+        """`place` is the offset of the first column, and the size of the whole vocabulary."""
+        cap, mask = asked.softcap, asked.mask
+        check_number("softcap", cap, above=0.0, none=True)
+        if mask is not None:
+            mask = as_mask("mask", mask, self.shape, self.device, "logits have rows")
+        row = Row(
+            self._integers("targets", asked.targets),
+            None if mask is None else mask.reshape(self.inner),
+            self._temperature(asked.temperature),
+            None if cap is None else float(cap),
             *place,
-            batch_invariant,
+            asked.batch_invariant,
         )
+        row = _scaled(row, asked.logit_scale)
+        if asked.check and not torch.compiler.is_compiling():
+            self._check_values(row)
+        return row
 
-    def check_values(self, row: Row) -> None:
+    def _check_values(self, row: Row) -> None:
         """Refuse targets outside the vocabulary and temperatures that are not positive.
 
-        Rows outside the mask may hold anything. This waits for the device.
+        Rows outside the mask may hold anything. This waits for the device, once.
         """
         wrong = {"targets": (row.targets < 0) | (row.targets >= row.vocab_size)}
         expected = {"targets": f"0 to {row.vocab_size - 1}"}
@@ -74,45 +83,25 @@ class RowInputs:
             wrong = {name: bad & row.mask for name, bad in wrong.items()}
         flags = torch.stack([bad.any() for bad in wrong.values()]).tolist()
         for name in (name for name, flag in zip(wrong, flags, strict=True) if flag):
-            at = tuple(wrong[name].nonzero()[0].tolist())
-            index = ", ".join(map(str, at[: len(self.shape)]))
-            got = values[name][at].item()
-            raise InputError(f"{name}[{index}]: got {got}, expected {expected[name]}")
+            own = values[name].reshape(self.shape), wrong[name].reshape(self.shape)
+            refuse(name, *own, expected[name])
 
-    def _shaped(self, name: str, value: Any) -> Tensor:
-        tensor = self._tensor(name, value)
+    def _integers(self, name: str, value: Any) -> Tensor:
+        if value is None:
+            raise InputError(f"{name}: got none, expected shape {self.shape}")
+        tensor = as_tensor(name, value, self.device)
         if tuple(tensor.shape) != self.shape:
             got = tuple(tensor.shape)
             raise InputError(f"{name}: got shape {got}, expected {self.shape} as logits have rows")
-        return tensor.reshape(self.inner)
-
-    def _tensor(self, name: str, value: Any) -> Tensor:
-        if value is None:
-            raise InputError(f"{name}: got none, expected shape {self.shape}")
-        return as_tensor(name, value, self.device)
-
-    def _integers(self, name: str, value: Any) -> Tensor:
-        tensor = self._shaped(name, value)
         if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
             raise DtypeError(f"{name}: got {tensor.dtype}, expected integers")
-        return tensor.long()
-
-    def _mask(self, value: Any) -> Tensor:
-        tensor = self._shaped("mask", value)
-        # Where values are not read, any but 0 counts as 1.
-        if tensor.dtype != torch.bool and can_be_read(self.device):
-            wrong = ((tensor != 0) & (tensor != 1)).reshape(self.shape)
-            if bool(wrong.any()):
-                at = wrong.nonzero()[0].tolist()
-                got = tensor.reshape(self.shape)[tuple(at)].item()
-                raise InputError(f"mask{at}: got {got}, expected 0 or 1")
-        return tensor != 0
+        return tensor.reshape(self.inner).long()
 
     def _temperature(self, value: Any) -> Any:
         if not isinstance(value, (torch.Tensor, np.ndarray, list)):
             check_number("temperature", value, above=0.0)
             return float(value)
-        tensor = self._tensor("temperature", value)
+        tensor = as_tensor("temperature", value, self.device)
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise DtypeError(f"temperature: got {tensor.dtype}, expected real numbers")
         if tensor.requires_grad:
@@ -130,7 +119,7 @@ class RowInputs:
         return tensor.to(kind).expand(self.inner).contiguous()
 
 
-def scaled(row: Row, logit_scale: float) -> Row:
+def _scaled(row: Row, logit_scale: float) -> Row:
     """A row whose logits are multiplied first: `cap tanh(s x / cap) / T` has cap and T over s."""
     if isinstance(logit_scale, torch.Tensor):
         raise OptionError("logit_scale: got a tensor, expected a number above 0.0")

@@ -14,7 +14,8 @@ from apportion.kernels.reference import losses as _losses  # noqa: F401 (registe
 from apportion.kernels.reference import policy_gradients as _gradients  # noqa: F401
 from apportion.kernels.reference import trust_regions as _regions  # noqa: F401
 from apportion.kernels.reference.aggregate import MODES, Aggregation
-from apportion.loss.inputs import Given, check_choice, check_number, check_options
+from apportion.kernels.reference.evaluate import CLIPS
+from apportion.loss.inputs import Given, check_choice, check_flag, check_number, check_options
 from apportion.loss.presets import PRESETS
 
 Tensor = Any
@@ -44,7 +45,6 @@ AROUND: dict[str, Any] = {
 }
 """Options that every loss takes, with their defaults; a loss may have others."""
 
-PER_TOKEN = ("clip_low", "clip_high", "clip_scale")
 ABOVE_ZERO = ("tau_pos", "tau_neg", "ratio_cap", "cov_ratio", "beta")
 NUMBERS = (
     *("k_pos", "lambda_pos", "k_neg", "lambda_neg", "pos_weight", "neg_weight"),
@@ -78,6 +78,7 @@ def around(settings: Mapping[str, Any]) -> dict[str, Any]:
     check_choice("ratio", own["ratio"], spans.LEVELS)
     check_choice("ratio_grad", own["ratio_grad"], ("token", "mean"))
     check_number("kl_coef", own["kl_coef"])
+    check_flag("kl_times_ratio", own["kl_times_ratio"])
     check_number("off_policy_threshold", own["off_policy_threshold"], none=True)
     check_number("top_entropy", own["top_entropy"], above=0.0, most=1.0, none=True)
     bounds = own["log_ratio_bounds"]
@@ -93,7 +94,7 @@ def around(settings: Mapping[str, Any]) -> dict[str, Any]:
 def loss_options(entry: registry.Loss, settings: Mapping[str, Any], given: Given) -> dict[str, Any]:
     """The settings of the loss, checked; clip widths and scale as numbers or flat tensors."""
     own = {name: settings[name] for name in entry.options}
-    for name in PER_TOKEN:
+    for name in CLIPS:
         if name in own:
             own[name] = given.bound(name, own[name])
     cap = own.get("ratio_cap")
@@ -105,6 +106,7 @@ def loss_options(entry: registry.Loss, settings: Mapping[str, Any], given: Given
     for name in NUMBERS:
         check_number(name, own.get(name), none=True)
     check_number("dual_clip", own.get("dual_clip"), above=1.0, none=True)
+    check_flag("stop_ratio", own.get("stop_ratio", True))
     if "outside" in own:
         check_choice("outside", own["outside"], ("clip", "drop"))
     low = own.get("clip_low")
