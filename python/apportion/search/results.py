@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from apportion import _core
 from apportion.arrays import Array
@@ -10,6 +13,8 @@ from apportion.search.data import Nodes, SearchRollouts
 
 if TYPE_CHECKING:
     from apportion.credit import Credit
+    from apportion.search.packing import PackedSearch
+    from apportion.search.rows import Found
 
 
 class Results:
@@ -73,11 +78,32 @@ class Results:
             OptionError: a method that reads no trees, a `value_mode` that it has not, or
                 `"visit"` where nothing was visited.
         """
-        from apportion.search.rows import Found, credit_of_nodes
+        from apportion.search.rows import credit_of_nodes
 
-        _, offsets = self.tokens()
-        found = Found(self.nodes(), self.rollouts(), offsets, float(self.gamma))
-        return credit_of_nodes(found, method, value_mode, own_share, options)
+        return credit_of_nodes(self._found(), method, value_mode, own_share, options)
+
+    def pack(self, credit: Credit, prompts: Sequence[Any]) -> PackedSearch:
+        """The trees as one sequence to train on, in which each shared prefix stands once.
+
+        Args:
+            credit: what `credit` gave for this search as it is now.
+            prompts: token ids of each tree's prompt.
+
+        Raises:
+            InputError: a search that was told no tokens; credit of another search; prompts that
+                are not one for each tree.
+        """
+        from apportion.search.packing import pack_search
+
+        rollouts = self.rollouts()
+        tokens = np.concatenate([self.tokens()[0], rollouts.tokens])
+        log_probs = np.concatenate([self.log_probs(), rollouts.log_probs])
+        return pack_search(self._found(), tokens, log_probs, credit, prompts)
+
+    def _found(self) -> Found:
+        from apportion.search.rows import Found
+
+        return Found(self.nodes(), self.rollouts(), self.tokens()[1], float(self.gamma))
 
     def child_values(self, tree: int, node: int, *, how: str = "mean") -> Array:
         """Values of a node's children, in order.

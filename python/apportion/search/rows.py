@@ -108,27 +108,45 @@ def _rows(found: Found) -> tuple[Array, dict[str, Any]]:
     rollout that a branching rule cut in two: its parts are there instead.
     """
     nodes, rollouts = found.nodes, found.rollouts
-    starts = _starts(nodes)
-    of_rollouts = np.repeat(nodes.offsets[:-1], np.diff(rollouts.offsets))
-    visited = _visited(nodes)
-    is_root = nodes.parent < 0
-    parents = np.where(is_root, -1, np.where(visited, nodes.parent + starts, starts))
-    ends = rollouts.node + of_rollouts
-    lengths = np.concatenate([np.diff(found.token_offsets), np.diff(rollouts.token_offsets)])
+    parents, trained, lengths = all_parents(found), trained_rows(found), token_lengths(found)
     if not lengths.any():
-        # The search was told none: each edge and each rollout is one.
-        lengths = np.concatenate([~is_root, np.ones(len(ends))]).astype(np.int64)
-    whole = rollouts.mark != CUT
-    trained = np.concatenate([visited, whole])
+        lengths = (parents >= 0).astype(np.int64)  # it was told none: each edge is one
     own = np.where(_is_merged(nodes), nodes.value, nodes.raw_value)
     before, discount = _returns(nodes, found.gamma)
-    scores = np.where(visited, before + discount * own, np.nan)
-    ended = np.where(whole, before[ends] + discount[ends] * rollouts.reward, np.nan)
-    return np.concatenate([parents, np.where(whole, ends, of_rollouts)]), {
+    ends = parents[len(nodes.parent) :]
+    ended = before[ends] + discount[ends] * rollouts.reward
+    scores = np.concatenate([before + discount * own, ended])
+    return np.where(trained | (parents < 0), parents, tree_starts(found)), {
         "token_offsets": np.concatenate([[0], np.cumsum(lengths)]),
         "mask": np.repeat(trained, lengths).astype(np.uint8),
-        "outcome_rewards": np.concatenate([scores, ended]),
+        "outcome_rewards": np.where(trained, scores, np.nan),
     }
+
+
+def all_parents(found: Found) -> Array:
+    """Parents of nodes, then of rollouts, counted over all trees; -1 at roots."""
+    above = np.concatenate([found.nodes.parent, found.rollouts.node])
+    parents: Array = np.where(above < 0, -1, above + tree_starts(found))
+    return parents
+
+
+def trained_rows(found: Found) -> Array:
+    """Which nodes, then which rollouts have credit: what was visited and was not cut in two."""
+    trained: Array = np.concatenate([_visited(found.nodes), found.rollouts.mark != CUT])
+    return trained
+
+
+def token_lengths(found: Found) -> Array:
+    """Numbers of tokens of nodes, then of rollouts."""
+    offsets = (found.token_offsets, found.rollouts.token_offsets)
+    return np.concatenate([np.diff(of) for of in offsets])
+
+
+def tree_starts(found: Found) -> Array:
+    """The first row of the tree of each node, then of each rollout."""
+    nodes = found.nodes
+    of_rollouts = np.repeat(nodes.offsets[:-1], np.diff(found.rollouts.offsets))
+    return np.concatenate([_starts(nodes), of_rollouts])
 
 
 def _starts(nodes: Nodes) -> Array:
