@@ -23,10 +23,10 @@ class PackedSearch(PackedTree):
     """The trees of a search as one sequence, see `PackedTree`, with what a policy is trained on.
 
     A tree begins with its prompt; what was never visited is left out, whole trees among it.
-    One row a token: `tokens` are the ids, `tree` says of which tree, `loss_mask` is 0 in prompts and 1 elsewhere,
-    `advantages` are the credit, 0 in prompts, `log_probs` those that the search was told, NaN
-    where it was not. `paths` is how many answers go through the token: a loss weighted by it
-    has the gradient of all answers read one by one.
+    One row a token: `tokens` are the ids, `tree` says of which tree, `loss_mask` is 0 in prompts
+    and 1 elsewhere, `advantages` are the credit, 0 in prompts, `log_probs` those that the search
+    was told, NaN where it was not. `paths` is how many answers go through the token: a loss
+    weighted by it has the gradient of all answers read one by one.
     """
 
     tokens: Array
