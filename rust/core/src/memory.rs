@@ -3,6 +3,7 @@
 //! May depend on `error` alone.
 
 use std::alloc::{Layout, alloc_zeroed};
+use std::ffi::c_int;
 
 use crate::error::{Error, Result};
 
@@ -68,32 +69,49 @@ pub(crate) fn in_huge_pages<T>(values: &mut [T]) {
 /// Bytes of a huge page.
 pub(crate) const HUGE: usize = 2 << 20;
 
-/// Asks for huge pages in a range of memory.
+/// Asks for huge pages in a range of memory. Where that is refused nothing is lost.
 ///
 /// # Safety
 ///
 /// The range lies within one allocation.
-#[cfg(target_os = "linux")]
 pub(crate) unsafe fn advise_huge(start: *mut u8, length: usize) {
-    use std::ffi::{c_int, c_void};
-
     const MADV_HUGEPAGE: c_int = 14;
+    // SAFETY: the advice changes how the system backs the range, not what it holds.
+    unsafe { advise(start, length, MADV_HUGEPAGE) };
+}
+
+/// Lets the system take the pages of a range of memory where it is short of them; what they
+/// hold is lost then, until something is written. `false` where the system cannot do that.
+///
+/// # Safety
+///
+/// The range lies within one allocation, of which nothing is read before it is written.
+pub(crate) unsafe fn advise_free(start: *mut u8, length: usize) -> bool {
+    const MADV_FREE: c_int = 8;
+    // SAFETY: nobody reads what may be lost.
+    unsafe { advise(start, length, MADV_FREE) }
+}
+
+/// Gives advice about the huge pages that lie in a range as a whole; whether it was taken.
+#[cfg(target_os = "linux")]
+unsafe fn advise(start: *mut u8, length: usize, advice: c_int) -> bool {
+    use std::ffi::c_void;
+
     unsafe extern "C" {
         fn madvise(start: *mut c_void, length: usize, advice: c_int) -> c_int;
     }
 
     let skipped = start.addr().next_multiple_of(HUGE) - start.addr();
     let whole = length.saturating_sub(skipped) / HUGE * HUGE;
-    if whole > 0 {
-        // SAFETY: the range lies within the allocation and starts at a page's start. The
-        // advice changes how the system backs the range, not what it holds. Where it is
-        // refused nothing is lost, so the answer is not looked at.
-        unsafe { madvise(start.add(skipped).cast(), whole, MADV_HUGEPAGE) };
-    }
+    // SAFETY: the range lies within the allocation and starts at a page's start; the caller
+    // vouches for the advice.
+    whole > 0 && unsafe { madvise(start.add(skipped).cast(), whole, advice) } == 0
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) unsafe fn advise_huge(_start: *mut u8, _length: usize) {}
+unsafe fn advise(_start: *mut u8, _length: usize, _advice: c_int) -> bool {
+    false
+}
 
 #[cfg(test)]
 mod tests {
