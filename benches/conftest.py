@@ -68,15 +68,20 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., Non
         threads: int = 1,
         peer_scale: float | None = None,
         limit: float | None = None,
+        less: Callable[[], Any] | None = None,
         fork: bool = True,
     ) -> None:
-        """`fork`: false where threads of the peer would hang the children that measure
-        memory. `limit`: seconds that ours may take, in the peer's place where there is none.
-        `peer_scale`: the peer ran on a share of the case; its seconds are multiplied by
-        this, and the row says so. `moved`: bytes of input read and output written once."""
+        """`less`: timed beside ours, and taken off it. `fork`: false where threads of the
+        peer would hang the children that measure memory. `limit`: seconds that ours may
+        take, in the peer's place where there is none. `peer_scale`: the peer ran on a share
+        of the case; its seconds are multiplied by this, and the row says so. `moved`: bytes
+        of input read and output written once."""
         _use_threads(threads)
         with ap.num_threads(threads):
-            ours_s, peer_s = measure.alternate(benchmark, ours, theirs, QUICK, _clock(threads))
+            beside = less or theirs
+            ours_s, peer_s = measure.alternate(benchmark, ours, beside, QUICK, _clock(threads))
+            if less is not None and peer_s is not None:
+                ours_s, peer_s = ours_s - peer_s, None
             ours_peak = measure.peak_mib(ours) if threads == 1 and fork else None
             brief = peer_s is not None and peer_s < 40  # else once is enough
             brief = brief and fork and threads == 1

@@ -143,7 +143,9 @@ def integers(name: str, value: Any) -> Array:
 
 def vector(name: str, values: Any) -> Array:
     """One dimension of float64."""
-    array = floats(name, values).astype(np.float64, copy=False)
+    array = floats(name, values)
+    if array.dtype is not _FLOAT64:
+        array = array.astype(np.float64)
     if array.ndim != 1:
         raise InputError(f"{name}: got shape {array.shape}, expected one dimension")
     return array

@@ -5,6 +5,7 @@ use apportion_core::tree::arena::{End, Fact, NONE, ROOT, Tree};
 use apportion_core::tree::request::Leaf;
 use apportion_core::tree::spans::Spans;
 use numpy::{Element, PyArray1, PyReadonlyArray1};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -16,15 +17,15 @@ pub fn leaves<'py>(py: Python<'py>, leaves: &[Leaf]) -> PyResult<Bound<'py, PyDi
     let out = PyDict::new(py);
     let root = |l: &Leaf| l.ask.node == ROOT;
     let less = |l: &Leaf, value: u32| if root(l) { -1 } else { i64::from(value) };
-    out.set_item("ticket", ints(py, leaves.iter().map(|l| l.ticket as i64)))?;
-    out.set_item("tree", ints(py, leaves.iter().map(|l| i64::from(l.tree))))?;
-    out.set_item("node", ints(py, leaves.iter().map(|l| i64::from(l.ask.node))))?;
-    out.set_item("parent", ints(py, leaves.iter().map(|l| less(l, l.parent))))?;
-    out.set_item("action", ints(py, leaves.iter().map(|l| less(l, l.action))))?;
-    out.set_item("depth", ints(py, leaves.iter().map(|l| i64::from(l.depth))))?;
-    out.set_item("kind", ints(py, leaves.iter().map(|l| l.ask.kind as i64)))?;
-    out.set_item("want", ints(py, leaves.iter().map(|l| i64::from(l.ask.want))))?;
-    out.set_item("length", ints(py, leaves.iter().map(|l| i64::from(l.ask.length))))?;
+    out.set_item(intern!(py, "ticket"), ints(py, leaves.iter().map(|l| l.ticket as i64)))?;
+    out.set_item(intern!(py, "tree"), ints(py, leaves.iter().map(|l| i64::from(l.tree))))?;
+    out.set_item(intern!(py, "node"), ints(py, leaves.iter().map(|l| i64::from(l.ask.node))))?;
+    out.set_item(intern!(py, "parent"), ints(py, leaves.iter().map(|l| less(l, l.parent))))?;
+    out.set_item(intern!(py, "action"), ints(py, leaves.iter().map(|l| less(l, l.action))))?;
+    out.set_item(intern!(py, "depth"), ints(py, leaves.iter().map(|l| i64::from(l.depth))))?;
+    out.set_item(intern!(py, "kind"), ints(py, leaves.iter().map(|l| l.ask.kind as i64)))?;
+    out.set_item(intern!(py, "want"), ints(py, leaves.iter().map(|l| i64::from(l.ask.want))))?;
+    out.set_item(intern!(py, "length"), ints(py, leaves.iter().map(|l| i64::from(l.ask.length))))?;
     Ok(out)
 }
 

@@ -5,7 +5,7 @@ use apportion_core::options::{OptionValue, Value};
 use apportion_core::tree::arena::{ROOT, Tree};
 use apportion_core::tree::rules::pool::{self, Event};
 use apportion_core::tree::rules::{self, At};
-use apportion_core::tree::search::{Forest as CoreForest, Order};
+use apportion_core::tree::search::{Answers, Forest as CoreForest, Order};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -106,6 +106,38 @@ impl Forest {
         let given = Given::new(&tickets, &children, columns)?;
         let answers = given.view()?;
         self.inner.detached(py, 1, |forest, _| forest.expand(&answers, lenient))
+    }
+
+    /// Searches to the end, every leaf answered alike: the core's share of a search, for the
+    /// benchmark of what crossing into Python adds to it.
+    fn _run_alone(
+        &self,
+        py: Python<'_>,
+        batch: usize,
+        per_tree: usize,
+        value: f64,
+        priors: Vec<f64>,
+    ) -> PyResult<()> {
+        let (values, children) = (vec![value; batch], vec![priors.len(); batch]);
+        let (width, priors) = (priors.len(), priors.repeat(batch));
+        self.inner.detached(py, 1, |forest, exec| {
+            loop {
+                let leaves = forest.select(batch, per_tree, Order::Priority, exec)?;
+                let count = leaves.len();
+                if count == 0 {
+                    return Ok(());
+                }
+                let tickets: Vec<u64> = leaves.iter().map(|leaf| leaf.ticket).collect();
+                let answers = Answers {
+                    tickets: &tickets,
+                    values: Some(&values[..count]),
+                    children: &children[..count],
+                    priors: Some(&priors[..count * width]),
+                    ..Answers::default()
+                };
+                forest.expand(&answers, false)?;
+            }
+        })
     }
 
     fn fail(&self, py: Python<'_>, tickets: PyReadonlyArray1<'_, i64>) -> PyResult<()> {
