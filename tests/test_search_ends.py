@@ -116,3 +116,13 @@ def test_nodes_without_further_children_stay_open(rule: str) -> None:
     search.run(evaluate, batch_size=1)
     assert search.simulations.tolist() == [40]
     assert len(grown) > len(set(grown)) > 5
+
+
+def test_prorag_visits_an_end_again_without_a_question() -> None:
+    search = ap.Search(1, 100, rule="prorag", num_simulations=50, gamma=0.5)
+    ends = {"child_values": [[1.0, 1.0]], "child_terminal": [[True, True]]}
+    search.expand(search.select(1), values=[0.0], **ends)
+    assert not search.select(1) and search.requests.tolist() == [1]
+    nodes = search.nodes()
+    assert search.simulations.tolist() == [50] and nodes.visits.tolist() == [50, 25, 25]
+    assert nodes.value.tolist() == [0.5, 1.0, 1.0]

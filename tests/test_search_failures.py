@@ -7,8 +7,10 @@ import random
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import apportion as ap
@@ -134,6 +136,39 @@ def test_an_evaluator_that_never_answers_ends_the_search() -> None:
         steps = StepEvaluator(Outages(0, dead_from=0), prompts, score)
         with pytest.raises(EvaluatorError, match=f"{batches} batches in a row without an answer"):
             steps.run(ap.Search(len(prompts), 500), batch_size=4, on_error="fail")
+
+
+class Flaky(Reader):
+    """Any request fails half the time."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.draw = random.Random(seed)
+        self.answered: list[Request] = []
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        lost = [self.draw.random() < 0.5 for _ in requests]
+        self.answered += [request for request, bad in zip(requests, lost, strict=True) if not bad]
+        answers = zip(super().answer(requests), lost, strict=True)
+        return [Answer(error=EvaluatorError("lost")) if bad else answer for answer, bad in answers]
+
+
+@pytest.mark.filterwarnings(GIVEN_UP)
+@pytest.mark.parametrize("rule", ["puct", "beam", "spo_tree", "treerl", "omegaprm"])
+def test_leaves_of_many_requests_are_answered_in_parts(rule: str) -> None:
+    """With eight requests a leaf, one whole answer in 256 tries would be none."""
+    model, prompts = Flaky(0), [str(i) for i in range(20)]
+    steps = StepEvaluator(
+        model, prompts, score, children=7, rollouts=2, child_scores=rule in ("beam", "spo_tree")
+    )
+    search = ap.Search(20, 500, rule=rule, num_simulations=6, max_failures=40)
+    steps.run(search, batch_size=20, on_error="fail")
+    assert search.in_flight == 0 and not len(search.given_up[0])
+    assert len(model.answered) == len(set(model.answered)), "what was answered is not asked again"
+    clean, same = ap.Search(20, 500, rule=rule, num_simulations=6), replace(steps, model=Reader())
+    same.run(clean, batch_size=20)
+    for name in ("visits", "q", "parent"):
+        np.testing.assert_array_equal(getattr(search.nodes(), name), getattr(clean.nodes(), name))
 
 
 class Poisoned(Reader):

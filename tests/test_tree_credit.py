@@ -412,6 +412,21 @@ def test_bad_parents_are_named(parents: list[int], says: str) -> None:
             call()
 
 
+@pytest.mark.parametrize("offsets", [None, [0, 1, 2]])
+@pytest.mark.parametrize(
+    ("parents", "says"),
+    [
+        ([-1.0, 0.0], "got an array of float64, expected integers"),
+        ([-1, 2**64 - 1], "got .*, expected integers"),
+        ([[-1, 0]], r"got shape \(1, 2\), expected one dimension"),
+        (None, "got .*, expected integers"),
+    ],
+)
+def test_parents_of_the_wrong_kind_are_named(parents: Any, says: str, offsets: Any) -> None:
+    with pytest.raises(ap.InputError, match=f"parents: {says}"):
+        ap.Rollouts.from_tree(parents, token_offsets=offsets, outcome_rewards=[0.0, 1.0])
+
+
 def test_other_wrong_input_is_named() -> None:
     tree = [-1, 0, 0]
 

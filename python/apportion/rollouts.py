@@ -22,6 +22,7 @@ from apportion.arrays import (
     Origin,
     device_of,
     floats,
+    int_vector,
     integers,
     mask_array,
     origin_of,
@@ -174,10 +175,10 @@ class Rollouts:
             **values: further columns: per node `(nodes,)`, such as `outcome_rewards`, read at
                 leaves; per token flat.
         """
+        count = len(int_vector("parents", parents))
         columns = {**values, "parents": parents}
         if token_offsets is not None:
             return cls.from_ragged(token_offsets, mask=mask, nan_rewards=nan_rewards, **columns)
-        count = len(integers("parents", parents))
         flat = None if mask is None else mask_array("mask", mask)
         if flat is not None and flat.shape != (count,):
             raise InputError(f"mask: got shape {flat.shape}, expected ({count},), one a node")

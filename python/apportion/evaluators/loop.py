@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
@@ -26,8 +26,8 @@ class Partial(Protocol):
 
     model: Model
 
-    async def states_of(self, leaves: Leaves) -> list[Found | EvaluatorError]:
-        """What the model says to each leaf, or why it says nothing."""
+    async def states_of(self, leaves: Leaves) -> list[Found]:
+        """What the model says to each leaf, or the error."""
 
     def keep(self, leaves: Leaves, found: list[Found]) -> dict[str, Any]:
         """Remember what was found; what `Search.expand` is told of it."""
@@ -51,16 +51,15 @@ async def run_batches(
         while leaves := search.select(batch_size, per_tree=per_tree, order="prefix"):
             try:
                 found = await evaluator.states_of(leaves)
-                good = [result for result in found if not isinstance(result, EvaluatorError)]
-                bad = np.array([isinstance(result, EvaluatorError) for result in found])
-                errors = [result for result in found if isinstance(result, EvaluatorError)]
+                good = [one for one in found if one.error is None]
+                bad = np.array([one.error is not None for one in found])
+                errors = [one.error for one in found if one.error is not None]
                 if errors and on_error == "raise":
                     raise errors[0]
-                answers = any(result.requests for result in good)  # ends ask for none
-                blamed = blame.of(leaves, bad, answers)
+                blamed = blame.of(leaves, found)
                 if errors:
                     failures.last = errors[-1]
-                    search.fail(leaves[bad & blamed])
+                    search.fail(leaves[blamed])
                     search.cancel(leaves[bad & ~blamed])
                 search.expand(leaves[~bad], **evaluator.keep(leaves[~bad], good))
             except BaseException:
@@ -82,8 +81,9 @@ async def run_batches(
 class Blame:
     """Which leaves failures count against.
 
-    Where a model answers nothing, that is hardly the fault of what it was asked. A leaf is to
-    blame if others were answered beside it or since it failed last, or if it is left alone.
+    Where a model answers nothing, that is hardly the fault of what it was asked. A leaf of
+    which nothing was answered is to blame if others were beside it or since it failed last,
+    or if it is left alone.
     """
 
     def __init__(self) -> None:
@@ -93,14 +93,15 @@ class Blame:
         self._in_vain: set[tuple[int, int]] = set()  # leaves that failed in those batches
         self._suspects: set[tuple[int, int]] = set()  # leaves that failed before others did not
 
-    def of(self, leaves: Leaves, bad: Array, answers: bool) -> Array:
-        """`(n,)` which leaves of a batch are to blame where they are `bad`.
-
-        `answers`: whether the model has answered anything in this batch.
-        """
+    def of(self, leaves: Leaves, found: Sequence[Found]) -> Array:
+        """`(n,)` which leaves of a batch are to blame."""
         places = list(zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True))
-        failed = {place for place, is_bad in zip(places, bad, strict=True) if is_bad}
-        if answers:
+        failed = {
+            place
+            for place, one in zip(places, found, strict=True)
+            if one.error is not None and not one.heard
+        }
+        if any(one.heard for one in found):
             self._suspects |= self._in_vain | failed
             self._suspects -= set(places) - failed
             self.lost, self._in_vain = 0, set()
@@ -108,4 +109,5 @@ class Blame:
             self.lost += 1
             self._in_vain |= failed
         alone = len(self._in_vain) == 1
-        return np.array([alone or place in self._suspects for place in places])
+        blamed = failed if alone else failed & self._suspects
+        return np.array([place in blamed for place in places])

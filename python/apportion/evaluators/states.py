@@ -89,6 +89,8 @@ class Found:
     rollouts: tuple[Step, ...] = ()
     scores: tuple[float, ...] = ()
     error: EvaluatorError | None = None
+    heard: bool = False
+    """Whether the model has answered anything of it this time."""
 
     def fill(self, answers: Sequence[Answer], score: Callable[[int, str], float]) -> None:
         """Write the answers to its requests into the state, and its value.

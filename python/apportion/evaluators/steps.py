@@ -14,7 +14,7 @@ from typing import Any
 
 from apportion.errors import EvaluatorError, InputError, OptionError
 from apportion.evaluators.loop import run_batches
-from apportion.evaluators.requests import PRIORS, Model, Request, Step, seeds
+from apportion.evaluators.requests import PRIORS, Answer, Model, Request, Step, seeds
 from apportion.evaluators.states import END, Found, State, after
 from apportion.evaluators.table import Table, states_in, states_of, step_rows, told
 from apportion.search import KINDS, Leaves, Search
@@ -62,6 +62,8 @@ class StepEvaluator:
     seed: int = 0
     child_scores: bool = False
     states: dict[tuple[int, int], State] = field(default_factory=dict, init=False)
+    _answers: dict[Request, Answer] = field(default_factory=dict, init=False, repr=False)
+    """To requests of leaves that are not kept yet, as another of theirs failed."""
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -81,13 +83,16 @@ class StepEvaluator:
     async def evaluate(self, leaves: Leaves) -> dict[str, Any]:
         """Evaluate, for `Search.arun`; the first error of any leaf is raised."""
         found = await self.states_of(leaves)
-        for result in found:
-            if isinstance(result, EvaluatorError):
-                raise result
-        return self.keep(leaves, [result for result in found if isinstance(result, Found)])
+        for one in found:
+            if one.error is not None:
+                raise one.error
+        return self.keep(leaves, found)
 
-    async def states_of(self, leaves: Leaves) -> list[Found | EvaluatorError]:
-        """What the model says to each leaf; nothing is remembered yet."""
+    async def states_of(self, leaves: Leaves) -> list[Found]:
+        """What the model says to each leaf, or the error; no state is remembered yet.
+
+        Single answers are, so that a leaf of which a part failed is asked for that alone.
+        """
         if leaves.judged and not self.child_scores:
             raise OptionError(
                 "child_scores: got False (on the command line no --child-scores), expected True: "
@@ -98,16 +103,20 @@ class StepEvaluator:
         if self.child_scores:
             below = [
                 [Found(one.tree, state, self._value_of(one.tree, state)) for state in one.children]
+                if one.error is None
+                else []
                 for one in found
             ]
             await self._answer([child for children in below for child in children])
             for one, children in zip(found, below, strict=True):
                 one.error = next((c.error for c in children if c.error), one.error)
-        return [one.error or one for one in found]
+                one.heard |= any(child.heard for child in children)
+                one.requests += [request for child in children for request in child.requests]
+        return found
 
     async def _answer(self, found: Sequence[Found]) -> None:
         """Ask the model all at once; fill in what it says, or the error."""
-        requests = [request for one in found for request in one.requests]
+        requests = [r for one in found for r in one.requests if r not in self._answers]
         answers = self.model.answer(requests) if requests else []
         if inspect.isawaitable(answers):
             answers = await answers
@@ -116,11 +125,30 @@ class StepEvaluator:
         if any(step.tokens for answer in answers for step in answer.steps):
             self._check_reads_tokens()
         left = iter(answers)
-        for one in found:
-            try:
-                one.fill([next(left) for _ in one.requests], self._score)
-            except EvaluatorError as error:
-                one.error = error
+        said = [[self._answers.get(r) or next(left) for r in one.requests] for one in found]
+        for one, answers in zip(found, said, strict=True):
+            self._fill(one, answers)
+
+    def _fill(self, one: Found, answers: Sequence[Answer]) -> None:
+        """Write answers into a leaf; those that are no errors wait for the others."""
+        good = {
+            request: answer
+            for request, answer in zip(one.requests, answers, strict=True)
+            if answer.error is None
+        }
+        one.heard = any(request not in self._answers for request in good)
+        self._answers.update(good)
+        try:
+            one.fill(answers, self._score)
+        except EvaluatorError as error:
+            one.error = error
+            if len(good) == len(answers):  # it is in what was said: that is asked again
+                one.heard = False
+                self._forget(one)
+
+    def _forget(self, one: Found) -> None:
+        for request in one.requests:
+            self._answers.pop(request, None)
 
     def _check_reads_tokens(self) -> None:
         if not hasattr(self.model, "step"):
@@ -133,6 +161,8 @@ class StepEvaluator:
         """Remember states under their nodes; what `Search.expand` is told of them."""
         places = zip(leaves.tree.tolist(), leaves.node.tolist(), strict=True)
         self.states.update(zip(places, (one.state for one in found), strict=True))
+        for one in found:
+            self._forget(one)
         return told(found, self.prior, self.child_scores)
 
     def run(self, search: Search, **how: Any) -> int:
@@ -158,11 +188,12 @@ class StepEvaluator:
             batch_size: leaves asked for at once.
             per_tree: as in `Search.select`.
             on_error: `"raise"` gives a batch back and raises the first `EvaluatorError`
-                in it; `"fail"` counts the leaves that had one as failed and goes on. Where
-                the model answers nothing of a batch they are given back instead, as the
-                fault is hardly theirs, but for a leaf that failed before the model's last
-                answer too, and for one that is left alone. The twentieth such batch in a
-                row ends the search in an error; so does its end if nothing was answered.
+                in it; `"fail"` counts the leaves that had one as failed and goes on. Given
+                back without blame are leaves of which the model answered a part, which is
+                not asked for again, and all of a batch of which it answered nothing, but
+                for a leaf that failed before the model's last answer too, and for one that
+                is left alone. The twentieth such batch in a row ends the search in an
+                error; so does its end if nothing was answered.
             tick: called after every batch with the simulations done in all trees.
 
         Raises:

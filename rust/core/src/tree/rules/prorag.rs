@@ -2,7 +2,7 @@
 
 use crate::options::NonNegative;
 use crate::tree::answers::Answer;
-use crate::tree::arena::Hot;
+use crate::tree::arena::{End, Hot};
 use crate::tree::random::Draw;
 use crate::tree::request::{Ask, Kind, Next};
 use crate::tree::rules::{At, Rule, follow};
@@ -74,7 +74,13 @@ impl Rule for Options {
         }
         if let Some(children) = follow::expand(step, ask, answer) {
             let pick = self.pick(step, ask.node, children.len());
-            follow::later(step, children.start + pick as u32);
+            let child = children.start + pick as u32;
+            if step.tree.end(child) == End::Terminal {
+                follow::end(step, child);
+                step.tree.simulations += 1;
+            } else {
+                follow::later(step, child);
+            }
         }
     }
 }
