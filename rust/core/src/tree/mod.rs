@@ -26,6 +26,7 @@ pub mod room;
 pub mod rules;
 pub mod scan;
 pub mod search;
+mod slab;
 mod solve;
 pub mod spans;
 pub mod states;

@@ -3,55 +3,24 @@
 //! A tree of a thousand nodes is smaller than a huge page, but a search goes through
 //! hundreds of such trees in turns. In small pages the processor remembers where few of
 //! them lie and looks up the rest at each level of each descent, which is a third of a
-//! search's time. So trees that will grow together get their room in one slab. What the
-//! system gives it clears first, a seventh of a search's time; so the slab of a search that
-//! is gone serves the next. Depends on `memory`.
+//! search's time. So trees that will grow together get their room in one slab.
+//! Depends on `memory` and `slab`.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::Layout;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use allocator_api2::alloc::{AllocError, Allocator, Global};
 
-use crate::memory::{HUGE, LARGE, advise_free, advise_huge};
+use crate::memory::LARGE;
+use crate::tree::slab::{LINE, Slab};
 
 /// A column of a tree's nodes.
 pub type Column<T> = allocator_api2::vec::Vec<T, Room>;
 
-/// Pieces of a slab begin at multiples of this: a cache line.
-const LINE: usize = 64;
-
 /// Where columns lie: in a slab while it has room, else in memory of their own.
 #[derive(Clone, Debug, Default)]
 pub struct Room(Option<Arc<Slab>>);
-
-/// Memory that is cut into pieces from its start on, and given back as a whole.
-#[derive(Debug)]
-struct Slab {
-    /// There until the slab is dropped.
-    block: Option<Block>,
-    used: AtomicUsize,
-}
-
-/// Whole huge pages.
-#[derive(Debug)]
-struct Block {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: the memory is the block's own.
-unsafe impl Send for Block {}
-// SAFETY: as above, and a block has nothing that changes.
-unsafe impl Sync for Block {}
-
-/// Where a block lies that nobody uses. The system may take its pages meanwhile, if memory
-/// is short.
-struct Spare(Mutex<Option<Block>>);
-
-/// The block of the last slab that was dropped.
-static SPARE: Spare = Spare(Mutex::new(None));
 
 impl Room {
     /// Room for columns of these sizes in bytes; no slab where they are small in all, or
@@ -68,77 +37,6 @@ impl Room {
 
     fn has(&self, piece: NonNull<u8>) -> bool {
         self.0.as_ref().is_some_and(|slab| slab.has(piece))
-    }
-}
-
-impl Block {
-    fn new(bytes: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(bytes.checked_next_multiple_of(HUGE)?, HUGE).ok()?;
-        // SAFETY: `bytes` is not 0, so neither is the layout's size.
-        let start = NonNull::new(unsafe { alloc(layout) })?;
-        // SAFETY: the range is the whole of the allocation.
-        unsafe { advise_huge(start.as_ptr(), layout.size()) };
-        Some(Self { start, layout })
-    }
-
-    fn len(&self) -> usize {
-        self.layout.size()
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and nothing that lies in it is left.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
-    }
-}
-
-impl Spare {
-    /// The block if it is large enough, and not so large that most of it would lie idle.
-    fn take(&self, bytes: usize) -> Option<Block> {
-        let mut block = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        block.take_if(|block| (bytes..=2 * bytes.next_multiple_of(HUGE)).contains(&block.len()))
-    }
-
-    /// Lays a block here, in place of the one that lay here.
-    fn put(&self, block: Block) {
-        // SAFETY: the range is the whole of an allocation that nobody uses.
-        if unsafe { advise_free(block.start.as_ptr(), block.len()) } {
-            let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(block);
-            drop(before); // with the lock open again
-        }
-    }
-}
-
-impl Slab {
-    fn new(bytes: usize) -> Option<Self> {
-        let block = SPARE.take(bytes).or_else(|| Block::new(bytes))?;
-        Some(Self { block: Some(block), used: AtomicUsize::new(0) })
-    }
-
-    fn cut(&self, layout: Layout) -> Option<NonNull<u8>> {
-        let block = self.block.as_ref()?;
-        let size = layout.size().checked_next_multiple_of(LINE)?;
-        let end = |used: usize| used.checked_add(size).filter(|&end| end <= block.len());
-        let cut = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, end).ok();
-        let at = cut.filter(|_| layout.align() <= LINE)?;
-        // SAFETY: a piece that begins there ends within the block.
-        Some(unsafe { block.start.add(at) })
-    }
-
-    fn has(&self, piece: NonNull<u8>) -> bool {
-        let Some(block) = &self.block else { return false };
-        let start = block.start.addr().get();
-        (start..start + block.len()).contains(&piece.addr().get())
-    }
-}
-
-impl Drop for Slab {
-    fn drop(&mut self) {
-        // Columns that lie in the block hold the slab: none is left.
-        if let Some(block) = self.block.take() {
-            SPARE.put(block);
-        }
     }
 }
 
@@ -202,27 +100,6 @@ mod tests {
         for (start, column) in (0..).zip(copies) {
             assert!(column.iter().copied().eq(start..start + 1000));
         }
-    }
-
-    #[test]
-    fn a_block_that_is_left_serves_who_wants_about_as_much() {
-        let spare = Spare(Mutex::new(None));
-        assert!(spare.take(HUGE).is_none());
-        let block = Block::new(4 * HUGE).unwrap();
-        let start = block.start;
-        spare.put(block);
-        if cfg!(target_os = "linux") {
-            assert!(spare.take(4 * HUGE + 1).is_none());
-            assert!(spare.take(HUGE).is_none());
-            let again = spare.take(3 * HUGE - 5).unwrap();
-            assert_eq!((again.start, again.len()), (start, 4 * HUGE));
-            // SAFETY: the block is that long, and nobody else's.
-            unsafe { again.start.write_bytes(7, again.len()) };
-            spare.put(again);
-            spare.put(Block::new(HUGE).unwrap());
-            assert_eq!(spare.take(HUGE).unwrap().len(), HUGE);
-        }
-        assert!(spare.take(4 * HUGE).is_none());
     }
 
     #[test]
