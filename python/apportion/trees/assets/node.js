@@ -10,7 +10,7 @@ function numbersOf(node) {
   return rows;
 }
 
-const grouping = (value) => (value === null ? "–" : Number.isInteger(value) && value >= 1e4 ? count(value) : exact(value));
+const grouping = (value) => (value === null ? "–" : Number.isInteger(value) && value >= 1000 ? count(value) : exact(value));
 
 function detail() {
   const node = state.node;
