@@ -7,6 +7,7 @@ import io
 import itertools
 import re
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,30 @@ def test_options_out_of_range_are_named(name: str) -> None:
     value, message = OPTIONS[name]
     with pytest.raises(OptionError, match=message):
         ap.Search(**{"num_roots": 1, "max_nodes": 10, name: value})
+
+
+KINDS_OF_THINGS: dict[str, tuple[Callable[[ap.Search], Any], str]] = {
+    "rule": (lambda s: ap.Search(1, 9, rule=5), 'option rule: got "5"'),
+    "order": (lambda s: s.select(1, order=None), 'got "None"'),
+    "finals": (lambda s: s.finals(-1), "tree: got -1, expected an integer from 0 to 1"),
+    "bisections": (lambda s: s.bisections(2), "tree: got 2, expected an integer from 0 to 1"),
+    "node": (lambda s: s.child_values(0, -1), "node: got -1, expected an integer from 0 to"),
+    "how": (lambda s: s.child_values(0, 0, how=[]), r'how: got "\[\]"'),
+    "method": (lambda s: s.credit([], value_mode="leaf"), "method: got"),
+    "value_mode": (lambda s: s.credit("spo", value_mode=[]), "value_mode: got"),
+    "credit": (lambda s: s.pack(None, []), "credit: got NoneType"),
+    "evaluate": (lambda s: s.run(lambda _: None), "evaluate: returned NoneType"),
+    "trees": (lambda s: ap.Trees.from_search(s).select(3), "trees: got 3"),
+    "max_nodes": (lambda s: ap.Trees.from_search(s).to_svg(max_nodes=2.5), "max_nodes: got 2.5"),
+    "names": (lambda s: ap.Trees.from_search(s, names=3), "names: got int, expected 2"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS_OF_THINGS)
+def test_things_of_another_kind_are_named(name: str) -> None:
+    call, message = KINDS_OF_THINGS[name]
+    with pytest.raises(ap.ApportionError, match=message):
+        call(ap.Search(2, 9))
 
 
 def test_requests_that_are_not_of_this_search() -> None:

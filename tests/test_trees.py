@@ -203,7 +203,7 @@ def test_wrong_trees(changes: dict[str, Any], message: str) -> None:
 
 def test_wrong_calls(tmp_path: Path) -> None:
     trees = some_trees()
-    with pytest.raises(ap.InputError, match=r"trees\[0\]: got 2, expected a number from 0 to 1"):
+    with pytest.raises(ap.InputError, match=r"trees\[0\]: got 2, expected an integer from 0 to 1"):
         trees.to_svg(tree=2)
     with pytest.raises(ap.InputError, match="max_nodes: got 0"):
         trees.to_dot(max_nodes=0)

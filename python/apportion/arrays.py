@@ -159,6 +159,14 @@ def int_vector(name: str, values: Any) -> Array:
     return array
 
 
+def index(name: str, value: Any, count: int) -> int:
+    """A number from 0 to `count - 1`."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not 0 <= value < count:
+        raise InputError(f"{name}: got {value!r}, expected an integer from 0 to {count - 1}")
+    return int(value)
+
+
 _MASK_TYPES = {np.dtype(t) for t in (np.uint8, np.int32, np.int64, np.float32, np.float64)}
 
 

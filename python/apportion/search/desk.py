@@ -57,7 +57,7 @@ class Desk:
         share = 0 if per_tree is None else positive("per_tree", per_tree)
         if self._is_over():
             size = 0
-        found = self._call("select", size, share, order, get_num_threads())
+        found = self._call("select", size, share, str(order), get_num_threads())
         leaves = Leaves._of(found, self._forest)
         if self.deadline is not None and leaves:
             self._asked.append((time.monotonic(), leaves.ticket))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from apportion.errors import OptionError
+from apportion.errors import InputError, OptionError
 from apportion.progress import reporter
 from apportion.search.failures import Failures
 
@@ -54,6 +54,9 @@ def tell(search: Desk, leaves: Leaves, answer: Any, on_error: str, failures: Fai
     That it came after the deadline is no error of whoever gave it.
     """
     try:
+        if not isinstance(answer, Mapping):
+            got = type(answer).__name__
+            raise InputError(f"evaluate: returned {got}, expected a mapping, what `expand` is told")
         search.expand(leaves, **answer, on_error=on_error)
     except Exception as error:
         is_late = not search.waiting(leaves).all()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from apportion import _core
-from apportion.arrays import Array, integers
+from apportion.arrays import Array, int_vector
+from apportion.credit import Credit
 from apportion.errors import InputError
 from apportion.search.rows import Found, all_parents, token_lengths, trained_rows, tree_starts
 from apportion.tree_credit import PackedTree
-
-if TYPE_CHECKING:
-    from apportion.credit import Credit
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +39,8 @@ def pack_search(
     found: Found, tokens: Array, log_probs: Array, credit: Credit, prompts: Sequence[Any]
 ) -> PackedSearch:
     """See `Search.pack`; `tokens` and `log_probs` are those of nodes, then of rollouts."""
+    if not isinstance(credit, Credit):
+        raise InputError(f"credit: got {type(credit).__name__}, expected what `credit` gives")
     lengths, parents = token_lengths(found), all_parents(found)
     if not len(tokens):
         raise InputError("pack: the search was told no tokens, expected `tokens` with its answers")
@@ -82,13 +82,10 @@ def pack_search(
 
 
 def _prompts(prompts: Sequence[Any], trees: int) -> list[Array]:
-    if len(prompts) != trees:
-        raise InputError(f"prompts: got {len(prompts)}, expected {trees}, one for each tree")
-    asked = [integers(f"prompts[{i}]", prompt) for i, prompt in enumerate(prompts)]
-    for i, prompt in enumerate(asked):
-        if prompt.ndim != 1:
-            raise InputError(f"prompts[{i}]: got shape {prompt.shape}, expected one dimension")
-    return asked
+    got = len(prompts) if hasattr(prompts, "__len__") else type(prompts).__name__
+    if got != trees:
+        raise InputError(f"prompts: got {got}, expected {trees}, one for each tree")
+    return [int_vector(f"prompts[{i}]", prompt) for i, prompt in enumerate(prompts)]
 
 
 def _paths(parents: Array, trained: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apportion import _core
-from apportion.arrays import Array
+from apportion.arrays import Array, index
 from apportion.search.data import Nodes, SearchRollouts
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Results:
     """What a forest has found so far."""
 
     _forest: _core.Forest
+    num_roots: int
     gamma: float
 
     def nodes(self) -> Nodes:
@@ -113,7 +114,8 @@ class Results:
         `"completed"`: as `gumbel` compares them, with its default options. `"score"`: what
         the search's rule compares; empty where it has no one number for a child.
         """
-        return self._forest.child_values(tree, node, how)
+        tree, node = index("tree", tree, self.num_roots), index("node", node, 2**32 - 1)
+        return self._forest.child_values(tree, node, str(how))
 
     def finals(self, tree: int) -> Array:
         """Nodes that a tree's search ends with, in the rule's order.
@@ -121,7 +123,7 @@ class Results:
         The beams or paths of beam rules, the best path's end of `llm_reasoners`; empty for
         rules that only gather statistics.
         """
-        return self._forest.finals(tree)
+        return self._forest.finals(index("tree", tree, self.num_roots))
 
     def bisections(self, tree: int) -> list[tuple[int, list[int], list[int]]]:
         """The searches of a pool rule in order: the rollout, the good and the bad prefixes.
@@ -130,6 +132,7 @@ class Results:
         the node that the rollout began at) and the last bad one.
         """
         found: list[tuple[int, list[int], list[int]]] = []
+        tree = index("tree", tree, self.num_roots)
         for kind, about in zip(*self._forest.pool_log(tree), strict=True):
             if kind == 1:
                 found.append((int(about), [], []))

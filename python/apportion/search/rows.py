@@ -52,12 +52,12 @@ def credit_of_nodes(
     found: Found, method: str, value_mode: str, own_share: float, options: Mapping[str, Any]
 ) -> Credit:
     """See `Search.credit`."""
-    card = methods().get(method)
+    card = methods().get(str(method))
     known = {} if card is None else {column.name: column for column in card.columns}
     if card is None or "parents" not in known:
         readers = [name for name, one in methods().items() if _reads_trees(one)]
         raise OptionError(f"method: got {method!r}, expected one of {', '.join(readers)}")
-    if value_mode not in VALUE_MODES:
+    if str(value_mode) not in VALUE_MODES:
         modes = ", ".join(VALUE_MODES)
         raise OptionError(f"value_mode: got {value_mode!r}, expected one of {modes}")
     share = _share(own_share)

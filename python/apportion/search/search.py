@@ -160,7 +160,7 @@ class Search(Desk, Results):
             "stop_negatives": stop_negatives,
             "stop_threshold": stop_threshold,
         }
-        super().__init__(_core.Forest(rule, options, limits), deadline, max_seconds)
+        super().__init__(_core.Forest(str(rule), options, limits), deadline, max_seconds)
         self.num_roots: int = int(num_roots)
         self.gamma: float = gamma
         self.num_simulations: int = limits["num_simulations"]  # type: ignore[assignment]

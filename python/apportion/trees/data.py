@@ -6,13 +6,13 @@ Pictures are made of these; `Trees`, which can also show itself, is in `trees`. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from apportion.arrays import Array, floats, integers
+from apportion.arrays import Array, floats, index, integers
 from apportion.errors import InputError
 from apportion.trees.ragged import Ragged, TreeRollouts, column, ragged, spans
 
@@ -55,9 +55,11 @@ class TreeColumns:
             ("texts", self.texts, count, "nodes"),
             ("names", self.names, len(self), "trees"),
         ):
-            if given is not None and len(given) != expected:
-                message = f"{name}: got {len(given)}, expected {expected}, the number of {of}"
-                raise InputError(message)
+            if given is None:
+                continue
+            got = len(given) if hasattr(given, "__len__") else type(given).__name__
+            if got != expected:
+                raise InputError(f"{name}: got {got}, expected {expected}, the number of {of}")
 
     def __len__(self) -> int:
         """Number of trees."""
@@ -106,10 +108,9 @@ class TreeColumns:
         Raises:
             InputError: a tree that is not there.
         """
-        for index, tree in enumerate(trees):
-            if not 0 <= tree < len(self):
-                message = f"trees[{index}]: got {tree}, expected a number from 0 to {len(self) - 1}"
-                raise InputError(message)
+        if not isinstance(trees, Iterable):
+            raise InputError(f"trees: got {trees!r}, expected the numbers of some trees")
+        trees = [index(f"trees[{i}]", tree, len(self)) for i, tree in enumerate(trees)]
         rows, offsets = spans(self.offsets, trees)
         return replace(
             self,

@@ -50,8 +50,9 @@ class Drawn:
     @classmethod
     def of(cls, trees: TreeColumns, tree: int, max_nodes: int) -> Drawn:
         """The most visited nodes of a tree."""
-        if max_nodes < 1:
-            raise InputError(f"max_nodes: got {max_nodes}, expected at least 1")
+        whole = isinstance(max_nodes, int) and not isinstance(max_nodes, bool)
+        if not whole or max_nodes < 1:
+            raise InputError(f"max_nodes: got {max_nodes!r}, expected an integer of at least 1")
         one = trees.select([tree])
         visits = one.columns.get("visits")
         counted = visits is not None and bool(np.any(visits > 0))

@@ -45,7 +45,7 @@ def gather(trees: TreeColumns, *, title: str, source: str | None) -> dict[str, J
     ids = [texts.number(text) for text in shown.texts or []]
     strings, limit = texts.within(MAX_TEXT, MAX_TEXTS)
     return {
-        "title": title,
+        "title": str(title),
         "source": source,
         "version": _core.__version__,
         "left_out": len(trees) - len(shown),
