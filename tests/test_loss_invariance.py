@@ -13,8 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 import apportion as ap  # noqa: E402
 from apportion.kernels.reference.aggregate import MODES  # noqa: E402
+from apportion.kernels.reference.batch import Spans  # noqa: E402
 from loss_batches import BY_BATCH, LOSSES, ROWS, WIDTH, batch, extras, prompt_counts, run, slope  # noqa: E402
 
 
@@ -260,3 +264,19 @@ def test_a_critic_takes_the_returns_of_credit() -> None:
     )
     with pytest.raises(ap.InputError, match="grpo returned no 'returns'"):
         ap.value_loss(values, values, advantages, mask)
+
+
+def test_spans_are_summed_in_a_fixed_order_on_a_gpu() -> None:
+    """No operator there that adds as its threads come."""
+    seen = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), more: Any = None) -> Any:
+            seen.append(str(op))
+            return op(*args, **(more or {}))
+
+    with FakeTensorMode(), Seen():
+        ids = torch.zeros(5, dtype=torch.long, device="cuda")
+        sums = Spans(3, ids=ids).sum(torch.ones(5, device="cuda"))
+    assert sums.shape == (3,) and sums.is_cuda
+    assert "aten.index_put.default" in seen and "aten.index_add.default" not in seen

@@ -35,10 +35,13 @@ class Spans:
     are_runs: bool = False
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over each span, `(count,)`."""
+        """Sum over each span, `(count,)`, in a fixed order."""
         if self.width is not None:
             return values.reshape(self.count, self.width).sum(-1)
-        return values.new_zeros(self.count).index_add(0, self.ids, values)
+        zeros = values.new_zeros(self.count)
+        if values.is_cuda:  # there it sorts, while `index_add` adds as the threads come
+            return zeros.index_put((self.ids,), values, accumulate=True)
+        return zeros.index_add(0, self.ids, values)
 
     def spread(self, values: Tensor) -> Tensor:
         """The value of its span for each token, `(N,)`."""
