@@ -26,12 +26,17 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 def runs_on_triton(tensor: Any) -> bool:
     """Whether the Triton kernels take this tensor."""
-    return tensor.dtype in TYPES and (tensor.is_cuda or INTERPRETED) and _has_triton()
+    return tensor.dtype in TYPES and (tensor.is_cuda or INTERPRETED) and _can_compile()
 
 
 def on_device_of(tensor: Any) -> Any:
     """A context in which kernels are launched where the tensor is, as Triton does not see to it."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
+@torch.compiler.assume_constant_result  # or what is cached is traced, with a warning
+def _can_compile() -> bool:
+    return _has_triton()
 
 
 @functools.cache

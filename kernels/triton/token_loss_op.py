@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,52 +56,126 @@ def token_loss(
     ratios of tokens. `sizes` are the width of padded rows, the number of segments, and the
     width of padded segments.
     """
-    x: dict[str, Tensor] = dict(zip(INPUTS, inputs, strict=True)) | {"log_probs": log_probs}
+    call = _Call(log_probs, inputs, numbers, flags, sizes)
     with on_device_of(log_probs):
-        return _launch(x, surrogate, row_term, pooled, kl, numbers, flags, sizes)
+        of_rows = call.reduce(row_term, call.rows) if row_term else (None, None)
+        means, divisors = call.reduce("ratio", call.segments) if pooled else (None, None)
+        gradient, through, passes, partials = call.tokens(surrogate, pooled, kl, of_rows, means)
+        if surrogate == "geometric":
+            call.spread(gradient, through, passes, of_rows[1], call.rows)
+        if pooled == "mean":
+            call.spread(gradient, through, None, divisors, call.segments)
+        loss, sums = gradient.new_empty(()), gradient.new_empty(QUANTITIES)
+        blocks = partials.shape[1]
+        det_sum_kernel[(QUANTITIES,)](partials, loss, sums, blocks, BLOCK=BLOCK)
+    return loss, sums, gradient
 
 
-def _launch(
-    x: dict[str, Tensor],
-    surrogate: str,
-    row_term: str,
-    pooled: str,
-    kl: str,
-    numbers: Sequence[float],
-    flags: Sequence[bool],
-    sizes: Sequence[int],
-) -> tuple[Tensor, Tensor, Tensor]:
-    value = dict(zip(NUMBERS, numbers, strict=True))
-    on = dict(zip(FLAGS, flags, strict=True))
-    width, segment_count, segment_width = sizes
-    log_probs = x["log_probs"]
-    size, rows = log_probs.numel(), x["row_weights"].numel()
-    clips = {
-        name.upper(): 0 if not on[name] else 1 if x[name] is None else 2
-        for name in ("low", "high", "scale")
-    }
-    row_spans = rows, x["row_offsets"], None, width
-    segments = segment_count, x["segment_offsets"], x["segment_order"], segment_width
-    row_values = row_divisors = means = divisors = None
-    if row_term:
-        row_values, row_divisors = _reduce(row_term, x, value, clips, row_spans)
-    if pooled:
-        means, divisors = _reduce("ratio", x, value, clips, segments)
-    gradient, through, passes = (log_probs.new_empty(size, dtype=torch.float32) for _ in range(3))
-    blocks = triton.cdiv(size, BLOCK)
-    partials = gradient.new_empty(QUANTITIES, blocks)
-    if size:
+@dataclass(frozen=True)
+class _Layout:
+    """Spans of tokens: padded ones have a width, others starts, and ids of their tokens."""
+
+    count: int
+    width: int
+    offsets: Tensor
+    ids: Tensor
+    order: Tensor = None
+    """Of the tokens, where those of a span are not neighbours."""
+
+
+class _Call:
+    """What the operator was given, by name, and its launches."""
+
+    def __init__(
+        self, log_probs: Tensor, inputs: Any, numbers: Any, flags: Any, sizes: Sequence[int]
+    ) -> None:
+        self.log_probs = log_probs
+        self.x: dict[str, Tensor] = dict(zip(INPUTS, inputs, strict=True))
+        self.value = dict(zip(NUMBERS, numbers, strict=True))
+        self.on = dict(zip(FLAGS, flags, strict=True))
+        x, on = self.x, self.on
+        self.clips = {
+            name.upper(): 0 if not on[name] else 1 if x[name] is None else 2
+            for name in ("low", "high", "scale")
+        }
+        width, count, segment_width = sizes
+        rows = x["row_weights"].numel()
+        self.rows = _Layout(rows, width, x["row_offsets"], x["row_ids"])
+        segments = x["segment_offsets"], x["segment_ids"], x["segment_order"]
+        self.segments = _Layout(count, segment_width, *segments)
+
+    def reduce(self, term: str, spans: _Layout, values: Tensor = None) -> tuple[Tensor, Tensor]:
+        """K4: the mean of a term over each span, VESPO's and that of values its sum; divisors."""
+        x, value = self.x, self.value
+        geometric = term == "geometric"
+        longest = spans.width if spans.offsets is None else self.log_probs.numel()
+        chunks = max(triton.cdiv(longest, seg.CHUNK), 1)
+        totals, counts = self._floats(spans.count * chunks), self._floats(spans.count * chunks)
+        bounds = (LOG_LEAST, LOG_MOST) if term == "vespo" else (-math.inf, math.inf)
+        bounds = (value["least"], value["most"]) if geometric else bounds
+        eps = 1e-8 if geometric else 0.0
+        mean = term in ("ratio", "geometric", "advantage")
+        if not spans.count:
+            return totals, counts
+        seg.seg_reduce_kernel[(spans.count * chunks,)](
+            self.log_probs,
+            x["old_log_probs"],
+            x["advantages"],
+            x["mask"],
+            x["weights"],
+            x["low"] if geometric else None,
+            x["high"] if geometric else None,
+            values,
+            spans.offsets,
+            spans.order,
+            totals,
+            counts,
+            spans.width,
+            chunks,
+            value["low"],
+            value["high"],
+            eps,
+            *bounds,
+            TERM=term,
+            WEIGHTS=x["weights"] is not None and term in ("geometric", "vespo"),
+            LOW=self.clips["LOW"] if geometric else 0,
+            HIGH=self.clips["HIGH"] if geometric else 0,
+            OFFSETS=spans.offsets is not None,
+            ORDER=spans.order is not None,
+            WHOLE=chunks == 1,
+            MEAN=mean,
+            CHUNK=seg.CHUNK,
+            BLOCK=seg.BLOCK,
+        )
+        if chunks == 1:
+            return totals, counts
+        sums, divisors = self._floats(spans.count), self._floats(spans.count)
+        grid, parts = (triton.cdiv(spans.count, seg.BLOCK),), (spans.count, chunks)
+        seg.seg_finish_kernel[grid](
+            totals, counts, sums, divisors, *parts, eps, *bounds, MEAN=mean, BLOCK=seg.BLOCK
+        )
+        return sums, divisors
+
+    def tokens(
+        self, surrogate: str, pooled: str, kl: str, of_rows: Any, means: Tensor
+    ) -> tuple[Tensor, ...]:
+        """K5: the gradient, what of it goes through means, where it passes; sums of blocks."""
+        x, on, size = self.x, self.on, self.log_probs.numel()
+        gradient, through, passes = (self._floats(size) for _ in range(3))
+        blocks = triton.cdiv(size, BLOCK)
+        partials = self._floats(QUANTITIES, blocks)
+        if not size:
+            return gradient, through, passes, partials
         token_loss_kernel[(blocks,)](
-            log_probs,
+            self.log_probs,
             x["old_log_probs"],
             x["advantages"],
             x["mask"],
             x["row_weights"],
-            x["row_ids"],
-            row_values,
-            row_divisors,
+            self.rows.ids,
+            *of_rows,
             means,
-            x["segment_ids"],
+            self.segments.ids,
             x["low"],
             x["high"],
             x["scale"],
@@ -112,113 +187,49 @@ def _launch(
             passes,
             partials,
             size,
-            width,
-            segment_width,
+            self.rows.width,
+            self.segments.width,
             blocks,
-            *(value[name] for name in NUMBERS),
+            *(self.value[name] for name in NUMBERS),
             SURROGATE=surrogate,
             POOLED=pooled,
             BOUNDED=on["bounded"],
-            **clips,
+            **self.clips,
             DUAL=on["dual"],
             MULTIPLIER=x["multiplier"] is not None,
             KL=kl,
             KL_PLUS=on["kl_plus"],
             KL_TIMES_RATIO=on["kl_times_ratio"],
-            ROW_IDS=x["row_ids"] is not None,
-            SEGMENT_IDS=x["segment_ids"] is not None,
+            ROW_IDS=self.rows.ids is not None,
+            SEGMENT_IDS=self.segments.ids is not None,
             BLOCK=BLOCK,
         )
-        if surrogate == "geometric":
-            _spread(gradient, through, passes, row_divisors, x, row_spans, x["row_ids"])
-        if pooled == "mean":
-            _spread(gradient, through, None, divisors, x, segments, x["segment_ids"])
-    loss, sums = gradient.new_empty(()), gradient.new_empty(QUANTITIES)
-    det_sum_kernel[(QUANTITIES,)](partials, loss, sums, blocks, BLOCK=BLOCK)
-    return loss, sums, gradient
+        return gradient, through, passes, partials
 
-
-def _reduce(
-    term: str, x: dict[str, Tensor], value: Any, clips: Any, spans: Any, values: Any = None
-):
-    """K4 over spans: the mean of a term over each (VESPO's its sum), and the divisors."""
-    count, offsets, order, width = spans
-    mean = term in ("ratio", "geometric", "advantage")
-    longest = x["log_probs"].numel() if offsets is not None else width
-    chunks = max(triton.cdiv(longest, seg.CHUNK), 1)
-    like = x["row_weights"]
-    totals, counts = like.new_empty(count * chunks), like.new_empty(count * chunks)
-    bounds = (LOG_LEAST, LOG_MOST) if term == "vespo" else (-math.inf, math.inf)
-    if term == "geometric":
-        bounds = value["least"], value["most"]
-    eps = 1e-8 if term == "geometric" else 0.0
-    if count:
-        seg.seg_reduce_kernel[(count * chunks,)](
-            x["log_probs"],
-            x["old_log_probs"],
-            x["advantages"],
-            x["mask"],
-            x["weights"],
-            x["low"],
-            x["high"],
-            values,
-            offsets,
-            order,
+    def spread(
+        self, gradient: Tensor, through: Tensor, passes: Any, divisors: Tensor, spans: _Layout
+    ) -> None:
+        """The gradient of the spans' means, summed over each and shared by its tokens."""
+        size = gradient.numel()
+        if not size:
+            return
+        totals, _ = self.reduce("values", spans, through)
+        seg.seg_spread_kernel[(triton.cdiv(size, BLOCK),)](
+            gradient,
+            self.x["mask"],
+            passes,
             totals,
-            counts,
-            width,
-            chunks,
-            value["low"],
-            value["high"],
-            eps,
-            *bounds,
-            TERM=term,
-            WEIGHTS=x["weights"] is not None and term != "ratio" and term != "values",
-            LOW=clips["LOW"],
-            HIGH=clips["HIGH"],
-            OFFSETS=offsets is not None,
-            ORDER=order is not None,
-            WHOLE=chunks == 1,
-            MEAN=mean,
-            CHUNK=seg.CHUNK,
-            BLOCK=seg.BLOCK,
+            divisors,
+            spans.ids,
+            size,
+            spans.width,
+            IDS=spans.ids is not None,
+            PASSES=passes is not None,
+            BLOCK=BLOCK,
         )
-    if chunks == 1 or not count:
-        return totals, counts
-    sums, divisors = like.new_empty(count), like.new_empty(count)
-    grid = (triton.cdiv(count, seg.BLOCK),)
-    seg.seg_finish_kernel[grid](
-        totals, counts, sums, divisors, count, chunks, eps, *bounds, MEAN=mean, BLOCK=seg.BLOCK
-    )
-    return sums, divisors
 
-
-def _spread(
-    gradient: Tensor,
-    through: Tensor,
-    passes: Tensor | None,
-    divisors: Tensor,
-    x: dict[str, Tensor],
-    spans: Any,
-    ids: Tensor | None,
-) -> None:
-    """The gradient of the spans' means, summed over each and shared by its tokens."""
-    none = {"LOW": 0, "HIGH": 0}
-    totals, _ = _reduce("values", x, {"low": 0.0, "high": 0.0}, none, spans, through)
-    size = gradient.numel()
-    seg.seg_spread_kernel[(triton.cdiv(size, BLOCK),)](
-        gradient,
-        x["mask"],
-        passes,
-        totals,
-        divisors,
-        ids,
-        size,
-        spans[3],
-        IDS=ids is not None,
-        PASSES=passes is not None,
-        BLOCK=BLOCK,
-    )
+    def _floats(self, *shape: int) -> Tensor:
+        return self.log_probs.new_empty(shape, dtype=torch.float32)
 
 
 @token_loss.register_fake

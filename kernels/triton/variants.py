@@ -90,11 +90,12 @@ def segment_variants() -> Iterator[Shipped]:
         ("ratio", "geometric", "vespo", "advantage", "values"), ways
     ):
         weighed = term in ("geometric", "vespo") and offsets
+        low, high = (2 if offsets else 0, 1) if term == "geometric" else (0, 0)
         constants = {
-            **{"TERM": term, "WEIGHTS": weighed, "LOW": 2 * weighed, "HIGH": 1},
-            **{"OFFSETS": offsets, "ORDER": order, "WHOLE": whole, "MEAN": term != "vespo"},
+            **{"TERM": term, "MEAN": term not in ("vespo", "values"), "LOW": low, "HIGH": high},
+            **{"OFFSETS": offsets, "ORDER": order, "WHOLE": whole, "WEIGHTS": weighed},
             **{"CHUNK": seg.CHUNK, "BLOCK": seg.BLOCK},
-            **_absent(weights=weighed, low_widths=weighed, high_widths=False),
+            **_absent(weights=weighed, low_widths=low == 2, high_widths=False),
             **_absent(values=term == "values", offsets=offsets, order=order),
         }
         yield _form(seg.seg_reduce_kernel, f"seg_reduce[{term},{order}]", constants)
