@@ -168,7 +168,7 @@ def test_the_timeline_is_bounded() -> None:
 
     timeline = Timeline()
     for _ in range(5_000):
-        timeline.note("fail", ([0],))
+        timeline.note("fail", ([0],), None)
     columns = timeline.columns()
     assert POINTS // 4 < len(columns["seconds"]) <= POINTS + 1
     assert columns["failed"][0] == 0 and columns["failed"][-1] == 5_000

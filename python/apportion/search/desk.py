@@ -190,7 +190,7 @@ class Desk:
                 if self._log is not None:
                     return self._log.call(self, name, args)
                 found = getattr(self._forest, name)(*args)
-                self._timeline.note(name, args)
+                self._timeline.note(name, args, found)
                 return found
             finally:
                 self._calling = False

@@ -93,7 +93,7 @@ class SearchLog:
             self._broken = f"{type(error).__name__} {error}".strip()
             raise
         self._events += 1
-        search._timeline.note(name, args)
+        search._timeline.note(name, args, result)
         if self._log.size() >= self._snapshot_at:
             self._snapshot(search)
         return result
@@ -250,7 +250,7 @@ def _replay(path: Path, log: _core.EventLog, search: Any, begun: int) -> int:
                 f"{path}: event {number}: {name} gave something else than when it was written; "
                 "was it written by another version of apportion?"
             )
-        search._timeline.note(name, args, seconds)
+        search._timeline.note(name, args, result, seconds)
     return number
 
 
@@ -278,8 +278,8 @@ def _events(path: Path, log: _core.EventLog) -> Iterator[tuple[str, tuple[Any, .
 
 
 def _digest(result: Any) -> int:
-    """A number that tells what a call gave: whether a replay goes the same way."""
-    if result is None:
+    """A number that tells what `select` gave: whether a replay goes the same way. Else 0."""
+    if not isinstance(result, dict):
         return 0
     found = 0
     for name in ("ticket", "tree", "node"):

@@ -26,7 +26,9 @@ class Timeline:
         """Since the search was made; the time of earlier processes counts."""
         return time.monotonic() - self._begun
 
-    def note(self, name: str, args: tuple[Any, ...], seconds: float | None = None) -> None:
+    def note(
+        self, name: str, args: tuple[Any, ...], result: Any, seconds: float | None = None
+    ) -> None:
         """Adds what a call spent; `seconds` is when, of one that was made earlier."""
         sums = self._sums
         if seconds is not None:
@@ -34,7 +36,7 @@ class Timeline:
         if name == "expand":
             columns = args[2]
             sums["answered"] += len(args[0])
-            sums["nodes"] += int(args[1].sum())
+            sums["nodes"] += result
             sums["rollouts"] += len(columns.get("rollout_rewards", ()))
             told = [columns[name][0] for name in ("tokens", "rollout_tokens") if name in columns]
             sums["tokens"] += sum(map(len, told))

@@ -93,8 +93,8 @@ impl Forest {
         Ok((PyArray1::from_vec(py, flat), PyArray1::from_vec(py, offsets)))
     }
 
-    /// Answers: numbers of children, and other columns by name. `lenient`: a leaf whose
-    /// numbers are not finite counts as failed.
+    /// Takes answers: numbers of children, and other columns by name. `lenient`: a leaf whose
+    /// numbers are not finite counts as failed. How many children there were in all.
     fn expand<'py>(
         &self,
         py: Python<'py>,
@@ -102,10 +102,11 @@ impl Forest {
         children: PyReadonlyArray1<'py, i64>,
         columns: &Bound<'py, PyDict>,
         lenient: bool,
-    ) -> PyResult<()> {
+    ) -> PyResult<usize> {
         let given = Given::new(&tickets, &children, columns)?;
         let answers = given.view()?;
-        self.inner.detached(py, 1, |forest, _| forest.expand(&answers, lenient))
+        self.inner.detached(py, 1, |forest, _| forest.expand(&answers, lenient))?;
+        Ok(answers.children.iter().sum())
     }
 
     /// Searches to the end, every leaf answered alike: the core's share of a search, for the
