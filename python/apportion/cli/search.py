@@ -13,6 +13,7 @@ from typing import Any
 from apportion import _core
 from apportion.cli.credit import parse_options
 from apportion.cli.progress import Progress
+from apportion.cli.words import counted
 from apportion.errors import EvaluatorError, ExtraMissingError, FileFormatError, OptionError
 from apportion.evaluators import Model, StepEvaluator
 from apportion.evaluators.problems import EXAMPLE, INSTRUCTION, read_problems, verifier
@@ -138,14 +139,14 @@ def _draw(args: argparse.Namespace, search: Search, steps: StepEvaluator, names:
 
 def summary(rows: list[dict[str, Any]], problems: int, failed: int) -> str:
     """What was found, in a line."""
-    labelled = [row for row in rows if row["soft"] is not None and row["depth"] > 0]
-    wrong = sum(not row["hard"] for row in labelled)
-    mixed = sum(0 < row["soft"] < 1 for row in labelled)
+    labels = [row["soft"] for row in rows if row["soft"] is not None and row["depth"] > 0]
+    never, always = labels.count(0), labels.count(1)
+    mixed = len(labels) - never - always
     text = (
-        f"{problems:,} problems, {len(labelled):,} labelled steps: {wrong:,} hard 0, "
-        f"{mixed:,} soft between 0 and 1"
+        f"{counted(problems, 'problem')}, {counted(len(labels), 'labelled step')}: "
+        f"{never:,} never led to a right answer, {mixed:,} sometimes, {always:,} always"
     )
-    return f"{text}; {failed:,} evaluations failed" if failed else text
+    return f"{text}; {counted(failed, 'evaluation')} failed" if failed else text
 
 
 def _check_output(args: argparse.Namespace) -> None:

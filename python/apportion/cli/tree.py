@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from apportion.cli.words import counted
 from apportion.errors import OptionError
 from apportion.trees import Trees, read_trees, write_trees
 from apportion.trees.files import ENDINGS
@@ -47,5 +48,5 @@ def summary(trees: Trees) -> str:
     if "visits" in trees.columns:
         roots = trees.columns["visits"][trees.offsets[:-1]]
         counts.append((int(np.sum(roots)), "visit"))
-    facts = [f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts]
+    facts = [counted(count, name) for count, name in counts]
     return ", ".join([*facts[:2], f"depth {depth}", *facts[2:]])
