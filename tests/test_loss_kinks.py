@@ -93,3 +93,24 @@ def test_a_stopped_weight_at_its_bound(name: str) -> None:
     for distance in (0.0, 1e-9, -1e-9):
         _, slope = loss(distance, -1.0, options, OLD)
         assert slope == pytest.approx(1.0, abs=1e-8)
+
+
+@pytest.mark.parametrize("grad", ["token", "mean"])
+def test_a_token_that_has_become_impossible(grad: str) -> None:
+    """`l = -inf`: a sequence's ratio is 0, whatever its gradient is taken by."""
+    log_probs = torch.tensor([[-1.0, -math.inf], [-1.0, -0.9]], requires_grad=True)
+    others = torch.full((2, 2), -1.0), torch.tensor([1.0, 1.0]), torch.ones(2, 2)
+    given = {"loss": "gspo", "ratio_grad": grad, "clip_low": 0.5, "clip_high": 0.5}
+    value, _ = ap.policy_loss(log_probs, *others, **given)
+    assert value.item() == pytest.approx(-math.exp(0.05) / 2)  # max(-0, -0.5) of the other
+    (slope,) = torch.autograd.grad(value, log_probs)
+    assert slope.isfinite().all() and not slope[0].any()
+
+
+def test_a_borrowed_gradient_where_it_is_infinite() -> None:
+    """The value of k3, which is bounded, with the gradient of k2, which is not."""
+    log_probs = torch.tensor([-1.0, -math.inf], requires_grad=True)
+    value = ap.kl_penalty(log_probs, torch.tensor([-1.5, -1.0]), "k3+")
+    assert value.tolist() == pytest.approx([math.exp(-0.5) - 0.5, 10.0])
+    (slope,) = torch.autograd.grad(value.sum(), log_probs)
+    assert slope.tolist() == [0.5, -math.inf]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from apportion.kernels.reference.bounds import bound
+from apportion.kernels.reference.bounds import bound, straight_through
 
 Tensor = Any  # torch is optional, so it is not there for every type checker
 
@@ -113,7 +113,7 @@ def pooled_log_ratio(tokens: Tokens, level: str, gradient: str, bounds: Any) -> 
         mean = spans.sum(ratio * tokens.mask) / counts(spans, tokens.mask)
         ratio = spans.spread(mean)
         if gradient == "token":
-            ratio = tokens.log_probs - tokens.log_probs.detach() + ratio.detach()
+            ratio = straight_through(ratio, tokens.log_probs)
     return ratio if bounds is None else bound(ratio, *bounds)
 
 

@@ -1,4 +1,4 @@
-"""Bounds, and the larger of two, with gradients made of products. Torch alone.
+"""Bounds, the larger of two, and borrowed gradients, all made of products. Torch alone.
 
 `torch.where`, `masked_fill` and comparisons take five to fifteen times as long on a
 processor as a product, and autograd makes them of `clamp` and `maximum`; the sign of a
@@ -47,6 +47,12 @@ def smaller(first: Tensor, second: Tensor) -> Tensor:
     return chosen
 
 
+def straight_through(values: Tensor, like: Tensor) -> Tensor:
+    """The values with the gradient of `like`; also where that is infinite, as a sum is not."""
+    through: Tensor = _Through.apply(like, values.detach())
+    return through
+
+
 def exceeds(first: Tensor, second: Tensor) -> Tensor:
     """1 where the first is larger, else 0; no gradient."""
     return (first.detach() - second.detach()).sign_().clamp_(min=0.0)
@@ -65,6 +71,16 @@ class _Bound(torch.autograd.Function):
         with torch.no_grad():
             inside = (values - bounded).sign_().abs_().neg_().add_(1.0)
         return upstream * inside, None, None
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, like: Tensor, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+        return upstream, None
 
 
 class _Chosen(torch.autograd.Function):

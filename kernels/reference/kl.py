@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apportion.kernels.reference.bounds import Tensor, bound
+from apportion.kernels.reference.bounds import Tensor, bound, straight_through
 
 KINDS = {
     "k1": "a",
@@ -60,8 +60,7 @@ class Penalty:
         value = _within(self._value(difference), self.limit)
         if not self.is_straight_through:
             return value
-        slope = 0.5 * difference.square()
-        return slope - slope.detach() + value.detach()
+        return straight_through(value, 0.5 * difference.square())
 
     def _value(self, difference: Tensor) -> Tensor:
         if self.name == "k1":

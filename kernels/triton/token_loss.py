@@ -216,7 +216,7 @@ def token_loss_kernel(
     elif SURROGATE == "topr":
         positive = advantage > 0
         tapered = tl.where(positive, c0, c1 * smaller(ratio, cap))
-        first = (advantage <= 0) & (ratio > cap)
+        first = (positive == 0) & (ratio > cap)
         by_log_prob = -tapered * advantage
         value = by_log_prob * new
     elif SURROGATE == "vespo":
