@@ -13,4 +13,4 @@ fi
 # The methods' pages are made from what the installed package says of itself.
 "$venv/bin/python" -m pip install --quiet .
 NO_MKDOCS_2_WARNING=1 \
-  exec "$venv/bin/python" -m mkdocs build --strict --quiet --site-dir site
+  exec "$venv/bin/python" -m mkdocs build --strict --site-dir site

@@ -49,7 +49,8 @@ class OpenAIEvaluator:
             with such a message; one that begins another is refused, where its count of
             tokens shows it. Candidates cannot be scored.
         api_key: sent as a bearer token.
-        temperature, top_p: as the server takes them.
+        temperature: of sampling, as the server takes it.
+        top_p: share of probability that is sampled from, as the server takes it.
         log_probs: ask for log-probs, of which priors are made; some servers have none.
         stop: texts with which a step ends, the text included.
         max_step_tokens: tokens after which a step ends anyhow.

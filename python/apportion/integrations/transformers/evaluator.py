@@ -37,7 +37,9 @@ class TransformersEvaluator:
         model: any causal model, on any device.
         tokenizer: its tokenizer. With a chat template, a prompt is the user's message
             and the answer the assistant's.
-        temperature, top_k, top_p: how tokens are sampled; temperature 0 takes the likeliest.
+        temperature: of sampling; 0 takes the likeliest tokens.
+        top_k: how many of the likeliest tokens are sampled from; 0 is all.
+        top_p: the likeliest tokens that have this probability together are sampled from.
         proposals: `"sample"` samples the steps of an expansion, `"top_k"` begins them
             with the likeliest first tokens and goes on with the likeliest each.
         stop: texts with which a step ends, the text included; blank ones at its
