@@ -40,6 +40,21 @@ def bench_many_trees(
     )
 
 
+def bench_two_threads(compare: Callable[..., None]) -> None:
+    """Threads go down trees side by side; answers are taken in by one."""
+    answers, trees, simulations, per_tree = table(8), 1024, 200, 8
+
+    def search() -> ap.Search:
+        return searched(answers, trees, simulations, per_tree, per_tree * trees)
+
+    def alone() -> ap.Search:
+        with ap.num_threads(1):
+            return search()
+
+    case = f"{trees:,} trees x {simulations} x 8 children, {per_tree} under way"
+    compare(case, "one thread", search, alone, threads=2)
+
+
 @pytest.mark.parametrize("per_tree", [1, 8])
 def bench_boundary(compare: Callable[..., None], per_tree: int) -> None:
     """A search through Python, less the same search in the core alone: what a leaf costs on
