@@ -161,7 +161,8 @@ class Desk:
         }
         counts, columns = encode(len(tickets), children, given)
         self._fail_late()
-        self._call("expand", tickets, counts, columns, on_error == "fail")
+        lenient = on_error == "fail"
+        self._call("expand", tickets, counts, columns, lenient, get_num_threads())
 
     def fail(self, leaves: Leaves | Any) -> None:
         """Give requests back as failed: no visit is counted, they may be asked again.

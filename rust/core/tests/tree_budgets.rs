@@ -19,7 +19,7 @@ fn told(mut forest: Forest, values: impl Fn(u64) -> f64, terminal: bool) -> Fore
             terminal: Some(&[terminal && leaf.depth == 2]),
             ..Answers::default()
         };
-        forest.expand(&answers, false).unwrap();
+        forest.expand(&answers, false, 1).unwrap();
     }
 }
 
@@ -63,7 +63,7 @@ fn beyond_a_limit_is_an_error_where_that_is_wanted() {
     let good =
         Answers { tickets: &tickets, values: Some(&[0.0]), children: &[2], ..Answers::default() };
     let mut refuse = |answers: Answers<'_>, says: &str| {
-        let message = forest.expand(&answers, false).unwrap_err().to_string();
+        let message = forest.expand(&answers, false, 1).unwrap_err().to_string();
         assert!(message.contains(says), "{message}");
     };
     refuse(Answers { children: &[4], ..good }, "children[0]: got 5 nodes of tree 0");
@@ -71,10 +71,10 @@ fn beyond_a_limit_is_an_error_where_that_is_wanted() {
     refuse(Answers { tokens: Some(tokens), ..good }, "expected at most max_tokens=3");
     let two = Answers { rollouts: Some(&[2]), rollout_rewards: &[0.0, 1.0], ..good };
     refuse(two, "rollouts[0]: got 2 rollouts of tree 0, expected at most max_rollouts=1");
-    forest.expand(&good, false).unwrap();
+    forest.expand(&good, false, 1).unwrap();
     let leaves = ask(&mut forest, 1, 1);
     let deep = Answers { tickets: &[leaves[0].ticket], children: &[1], ..good };
-    let message = forest.expand(&deep, false).unwrap_err().to_string();
+    let message = forest.expand(&deep, false, 1).unwrap_err().to_string();
     assert!(message.contains("got 2 depth of tree 0"), "{message}");
     assert_eq!(forest.trees()[0].len(), 3);
 }
@@ -91,7 +91,7 @@ fn numbers_that_are_none_fail_their_leaf_alone_where_that_is_wanted() {
         priors: Some(&[1.0, 1.0, -1.0]),
         ..Answers::default()
     };
-    forest.expand(&answers, true).unwrap();
+    forest.expand(&answers, true, 1).unwrap();
     let visits: Vec<u32> = forest.trees().iter().map(|t| t.hot[0].visits).collect();
     let failures: Vec<u8> = forest.trees().iter().map(|t| t.failures(ROOT)).collect();
     assert_eq!((visits, failures), (vec![1, 0, 0], vec![0, 1, 1]));

@@ -107,7 +107,7 @@ fn equal_tokens_are_equal_states_without_keys() {
         tokens: Some(tokens),
         ..Answers::default()
     };
-    forest.expand(&answers, false).unwrap();
+    forest.expand(&answers, false, 1).unwrap();
     let homes: Vec<u32> = (0..4).map(|n| forest.trees()[0].home(n)).collect();
     assert_eq!(homes, [0, 1, 2, 1]);
     assert_eq!(forest.trees()[0].tokens.get(3), [5, 6]);

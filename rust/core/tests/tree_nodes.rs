@@ -72,7 +72,7 @@ fn rollouts_are_records_and_their_mean_a_value() {
         rollout_tokens: Some(TokenRows { values: &[4, 5, 6], lengths: &[2, 0, 1] }),
         ..Answers::default()
     };
-    forest.expand(&answers, false).unwrap();
+    forest.expand(&answers, false, 1).unwrap();
     let tree = &forest.trees()[0];
     assert_eq!(tree.value(ROOT), 0.5);
     let lengths: Vec<u32> = tree.rollouts.iter().map(|r| r.length).collect();
@@ -105,12 +105,12 @@ fn log_probs_of_edges_are_kept_where_they_are_told() {
         (told(&[0.5], &[0, 0, 1]), "token_log_probs[0]: got 0.5, expected a finite number of"),
         (Answers { tokens: None, ..told(&[-1.0], &[0, 0, 1]) }, "token_log_probs[2]: got 1 log"),
     ] {
-        let error = forest.expand(&answers, false).unwrap_err().to_string();
+        let error = forest.expand(&answers, false, 1).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
     let child_scores = Some(NumberRows { values: &[1.0, 0.0], lengths: &[0, 2, 0] });
     let before = forest.trees()[0].bytes();
-    forest.expand(&Answers { child_scores, ..told(&[-0.5, -2.0], &[2, 0, 0]) }, false).unwrap();
+    forest.expand(&Answers { child_scores, ..told(&[-0.5, -2.0], &[2, 0, 0]) }, false, 1).unwrap();
     let tree = &forest.trees()[0];
     assert_eq!(tree.token_log_probs.get(1), [-0.5, -2.0]);
     assert_eq!((tree.token_log_probs.get(2), tree.token_log_probs.get(3)), (&[][..], &[][..]));
@@ -136,7 +136,7 @@ fn a_rollout_that_is_cut_leaves_its_log_probs_with_the_new_node() {
         rollout_log_probs: Some(&log_probs),
         ..Answers::default()
     };
-    forest.expand(&answers, false).unwrap();
+    forest.expand(&answers, false, 1).unwrap();
     ask(&mut forest, 1, 1);
     let tree = &forest.trees()[0];
     assert_eq!(

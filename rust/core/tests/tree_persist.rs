@@ -248,7 +248,7 @@ fn go_on(forest: &mut Forest, seed: u64, all: bool) -> bool {
                     child_scores: (i % 3 == 0).then_some(scores),
                     ..Answers::default()
                 };
-                forest.expand(&answers, false).unwrap();
+                forest.expand(&answers, false, 1).unwrap();
             }
         }
     }

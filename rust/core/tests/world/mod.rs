@@ -76,7 +76,7 @@ pub fn tell(forest: &mut Forest, leaves: &[Leaf], world: World) {
         keys: Some(&keys),
         ..Answers::default()
     };
-    forest.expand(&answers, false).unwrap();
+    forest.expand(&answers, false, 1).unwrap();
 }
 
 /// Searches to the end, answering some of what waits, in an order drawn from `key`.

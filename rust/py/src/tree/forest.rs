@@ -102,10 +102,11 @@ impl Forest {
         children: PyReadonlyArray1<'py, i64>,
         columns: &Bound<'py, PyDict>,
         lenient: bool,
+        threads: usize,
     ) -> PyResult<usize> {
         let given = Given::new(&tickets, &children, columns)?;
         let answers = given.view()?;
-        self.inner.detached(py, 1, |forest, _| forest.expand(&answers, lenient))?;
+        self.inner.detached(py, threads, |f, exec| f.expand(&answers, lenient, exec.threads()))?;
         Ok(answers.children.iter().sum())
     }
 
@@ -136,7 +137,7 @@ impl Forest {
                     priors: Some(&priors[..count * width]),
                     ..Answers::default()
                 };
-                forest.expand(&answers, false)?;
+                forest.expand(&answers, false, 1)?;
             }
         })
     }

@@ -2,16 +2,18 @@
 //!
 //! A tree is owned by one thread at a time and chooses by its own statistics and by
 //! randomness keyed to it, so the number of threads changes nothing. [`select`] hands
-//! requests out, [`tell`] takes answers; a [`desk`] stands between them and a tree.
+//! requests out, [`tell`] takes answers, [`settle`] brings them to their trees; a [`desk`]
+//! stands between those and a tree.
 //! Depends on `rules`, `step`, `limits`, `exec` and `error`.
 
 pub mod desk;
 mod saved;
 mod select;
 mod serve;
+mod settle;
 mod tell;
 
-use std::collections::{VecDeque, vec_deque};
+use std::collections::VecDeque;
 
 pub use crate::tree::answers::{Answer, Answers, NumberRows, TokenRows};
 pub use crate::tree::limits::{Limits, OnLimit, RootVisit, Stop, TellOrder};
@@ -165,13 +167,6 @@ impl Forest {
     pub fn is_waiting(&self, ticket: u64) -> bool {
         let place = ticket.checked_sub(self.first_ticket).map(|i| self.waiting.get(i as usize));
         matches!(place, Some(Some(waiting)) if waiting.tree != NONE)
-    }
-
-    /// The edges of a descent.
-    fn edges_of(&self, waiting: &Waiting) -> vec_deque::Iter<'_, u32> {
-        let (first, count) = waiting.descent;
-        let start = (first - self.first_edge) as usize;
-        self.edges.range(start..start + count as usize)
     }
 
     /// Forgets requests, and the memory of those at the front that are all answered.

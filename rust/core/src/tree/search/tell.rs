@@ -5,25 +5,20 @@ use super::{Answer, Ask, Forest, Kind, Waiting};
 use crate::error::{Error, Result};
 use crate::options::OptionValue;
 use crate::tree::answers::{Answers, Starts};
-use crate::tree::arena::{NONE, ROOT, Tree};
+use crate::tree::arena::{ROOT, Tree};
 use crate::tree::limits::OnLimit;
 use crate::tree::room::Room;
-use crate::tree::step::Step;
-
-/// How many answers ahead memory is asked for: what one answer changes takes about as long
-/// to come as a few answers take.
-const AHEAD: usize = 8;
 
 impl Forest {
-    /// Takes answers. Nothing is changed when one of them is refused. `lenient`: an answer
-    /// with numbers that are none counts as failed instead.
+    /// Takes answers, on up to `threads` threads. Nothing is changed when one of them is
+    /// refused. `lenient`: an answer with numbers that are none counts as failed instead.
     ///
     /// # Errors
     ///
     /// Tickets that do not wait for an answer; whatever [`Answers::lengths`] and
-    /// [`Answers::numbers`] refuse; a column that the rule needs and that is not there; with [`OnLimit::Error`], an answer that goes beyond a
-    /// limit.
-    pub fn expand(&mut self, answers: &Answers<'_>, lenient: bool) -> Result<()> {
+    /// [`Answers::numbers`] refuse; a column that the rule needs and that is not there; with
+    /// [`OnLimit::Error`], an answer that goes beyond a limit.
+    pub fn expand(&mut self, answers: &Answers<'_>, lenient: bool, threads: usize) -> Result<()> {
         let places = self.find(answers.tickets)?;
         let starts = answers.lengths()?;
         if !lenient {
@@ -34,14 +29,13 @@ impl Forest {
             self.refuse_beyond_limits(answers, &starts, &places)?;
         }
         self.make_room(answers, &places);
-        self.settle(answers.tickets, &places, |i| {
+        self.settle(answers.tickets, &places, threads, |i| {
             if !lenient {
                 return Outcome::Told(answers.row(i, &starts));
             }
             let answer = answers.row(i, &starts);
             if answer.is_sound() { Outcome::Told(answer) } else { Outcome::Failed }
-        });
-        Ok(())
+        })
     }
 
     /// Reserves memory for the trees whose roots are answered, in one slab if it is much.
@@ -67,8 +61,7 @@ impl Forest {
     /// Tickets that do not wait for an answer.
     pub fn fail(&mut self, tickets: &[u64]) -> Result<()> {
         let places = self.find(tickets)?;
-        self.settle(tickets, &places, |_| Outcome::Failed);
-        Ok(())
+        self.settle(tickets, &places, 1, |_| Outcome::Failed)
     }
 
     /// Takes requests back as if they had never been handed out.
@@ -78,63 +71,7 @@ impl Forest {
     /// Tickets that do not wait for an answer.
     pub fn cancel(&mut self, tickets: &[u64]) -> Result<()> {
         let places = self.find(tickets)?;
-        self.settle(tickets, &places, |_| Outcome::Cancelled);
-        Ok(())
-    }
-
-    /// Brings outcomes to their trees, in the order of their tickets.
-    fn settle<'a>(
-        &mut self,
-        tickets: &[u64],
-        places: &[Waiting],
-        outcome: impl Fn(usize) -> Outcome<'a>,
-    ) {
-        let order = self.limits.tell_order;
-        for place in places {
-            self.desks[place.tree as usize].arrived += 1;
-        }
-        let mut rows: Vec<usize> = (0..tickets.len()).collect();
-        if !tickets.is_sorted() {
-            rows.sort_unstable_by_key(|&i| tickets[i]);
-        }
-        let (mut path, mut holds) = (Vec::new(), false);
-        let (mut tree_ahead, mut before) = (NONE, 0);
-        for (at, &i) in rows.iter().enumerate() {
-            if let Some(later) = rows.get(at + AHEAD).map(|&later| &places[later]) {
-                before = if later.tree == tree_ahead { before + 1 } else { 0 };
-                tree_ahead = later.tree;
-                self.trees[later.tree as usize].prefetch_path(self.edges_of(later), before);
-            }
-            let (index, ask) = (places[i].tree as usize, &places[i].ask);
-            path.clear();
-            path.extend(self.edges_of(&places[i]));
-            let desk = &mut self.desks[index];
-            if desk.is_ready(order) && !desk.holds() {
-                let mut step = Step::new(&mut self.trees[index], &self.limits, index);
-                step.path = path;
-                desk.take(&*self.rule, &mut step, ask, &outcome(i));
-                path = step.path;
-            } else {
-                desk.hold(tickets[i], *ask, &path, &outcome(i));
-                holds = true;
-            }
-        }
-        if holds {
-            self.end_rounds(places);
-        }
-        self.retire(tickets);
-    }
-
-    /// Takes in what trees hold whose round is over now.
-    fn end_rounds(&mut self, places: &[Waiting]) {
-        for place in places {
-            let index = place.tree as usize;
-            let desk = &mut self.desks[index];
-            if desk.holds() && desk.is_ready(self.limits.tell_order) {
-                let mut step = Step::new(&mut self.trees[index], &self.limits, index);
-                desk.take_held(&*self.rule, &mut step);
-            }
-        }
+        self.settle(tickets, &places, 1, |_| Outcome::Cancelled)
     }
 
     fn refuse_incomplete(
