@@ -16,7 +16,7 @@ import pytest
 import apportion as ap
 from apportion.errors import EvaluatorError
 from apportion.evaluators import Answer, Request, StepEvaluator
-from test_search import answer, conserved
+from search_answers import answer, conserved
 from test_step_evaluator import Reader, score
 
 GIVEN_UP = "ignore:search.*given up:RuntimeWarning"
