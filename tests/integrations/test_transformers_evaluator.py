@@ -193,6 +193,33 @@ def test_search_with_rollouts_and_with_a_judge(tiny: Any) -> None:
     assert all(row["depth"] <= 2 for row in run(max_steps=2))
 
 
+def test_a_packed_search_reads_the_log_probs_that_were_told(tiny: Any) -> None:
+    """One forward pass over all trees, each prefix once, against generation step by step."""
+    asked = evaluator(tiny, temperature=0.7)
+    steps = StepEvaluator(
+        asked, ["1 + 1 = ", "What? "], lambda tree, text: float(len(text) % 2), children=3
+    )
+    search = ap.Search(2, 400, num_simulations=8)
+    steps.run(search)
+    credit = search.credit("vineppo", value_mode="rollout")
+    packed = search.pack(credit, [asked.prompt_tokens(prompt) for prompt in steps.prompts])
+    ids, position, parent = (
+        torch.from_numpy(of) for of in (packed.tokens, packed.position, packed.parent)
+    )
+    seen = torch.from_numpy(packed.attention_mask())
+    bias = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+    with torch.inference_mode():
+        logits = tiny(
+            input_ids=ids[None], position_ids=position[None], attention_mask=bias[None, None]
+        ).logits[0]
+    trained = torch.from_numpy(packed.loss_mask == 1)
+    log_probs, _ = ap.token_log_probs(logits[parent[trained]][None], ids[trained][None])
+    told = packed.log_probs[packed.loss_mask == 1]
+    assert len(told) > 500 and not np.isnan(told).any()
+    np.testing.assert_allclose(log_probs[0].numpy(), told, atol=2e-4)
+    assert packed.advantages[packed.loss_mask == 1].any()
+
+
 def test_errors_say_what_is_wrong(tiny: Any) -> None:
     for options, words in (
         ({"proposals": "beam"}, "proposals: got 'beam'"),
