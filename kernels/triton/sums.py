@@ -7,10 +7,11 @@ import triton.language as tl
 
 
 @triton.jit(do_not_specialize=["count"])
-def det_sum_kernel(partials, first, sums, count, BLOCK: tl.constexpr):
+def det_sum_kernel(partials, row_weights, loss, sums, count, BLOCK: tl.constexpr):
     """One program a quantity: `sums[q]` of `partials[q, :count]`, the second of two levels.
 
-    The sum of quantity 0 is stored in `first` as well.
+    The sum of quantity 0 is the loss. Where nothing was counted that it is divided by, all
+    weights are infinite, and it is no number, as plain torch's, in which they meet zeros.
     """
     quantity = tl.program_id(0).to(tl.int64)
     total = tl.zeros((BLOCK,), tl.float32)
@@ -20,4 +21,4 @@ def det_sum_kernel(partials, first, sums, count, BLOCK: tl.constexpr):
     result = tl.sum(total, axis=0)
     tl.store(sums + quantity, result)
     if quantity == 0:
-        tl.store(first, result)
+        tl.store(loss, result + 0.0 * tl.load(row_weights, mask=count > 0, other=0.0))

@@ -150,6 +150,7 @@ def token_loss_kernel(
     old = tl.load(old_log_probs + at, mask=valid, other=0.0).to(tl.float32)
     advantage = tl.load(advantages + at, mask=valid, other=0.0).to(tl.float32)
     row = span_at(row_ids, start, lanes, inside, width, ROW_IDS)
+    weight = tl.load(row_weights + row, mask=valid, other=0.0)
 
     drift = new - old
     distance = drift
@@ -273,7 +274,6 @@ def token_loss_kernel(
             value += kl_coef * penalty
             by_log_prob += kl_coef * penalty_slope
 
-    weight = tl.load(row_weights + row, mask=inside, other=0.0)
     # The gradient of a loss that is no number is none either.
     by_ratio = tl.where(value == value, by_ratio, value)
     by_log_prob = tl.where(value == value, by_log_prob, value)
@@ -285,8 +285,7 @@ def token_loss_kernel(
         tl.store(through + at, tl.where(valid, weight * geometric, 0.0), mask=inside)
     tl.store(gradient + at, tl.where(valid, weight * by_log_prob, 0.0), mask=inside)
 
-    # Outside the mask too: where the weights of an empty batch are infinite it has no loss, NaN.
-    tl.store(partials + block, tl.sum(weight * tl.where(valid, value, 0.0), axis=0))
+    tl.store(partials + block, tl.sum(tl.where(valid, weight * value, 0.0), axis=0))
     tl.store(partials + blocks + block, tl.sum(valid.to(tl.float32), axis=0))
     tl.store(partials + 2 * blocks + block, tl.sum(tl.where(valid, -drift, 0.0), axis=0))
     tl.store(partials + 3 * blocks + block, tl.sum(tl.where(valid, first, 0.0), axis=0))

@@ -66,8 +66,8 @@ def token_loss(
         if pooled == "mean":
             call.spread(gradient, through, None, divisors, call.segments)
         loss, sums = gradient.new_empty(()), gradient.new_empty(QUANTITIES)
-        blocks = partials.shape[1]
-        det_sum_kernel[(QUANTITIES,)](partials, loss, sums, blocks, BLOCK=BLOCK)
+        weights, blocks = call.x["row_weights"], partials.shape[1]
+        det_sum_kernel[(QUANTITIES,)](partials, weights, loss, sums, blocks, BLOCK=BLOCK)
     return loss, sums, gradient
 
 
