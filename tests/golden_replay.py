@@ -16,6 +16,7 @@ import numpy as np
 
 import apportion as ap
 from apportion import matching, primitives
+from golden_replay_readouts import READOUTS
 from golden_replay_rules import RULES_REPLAY
 from golden_replay_tree import TREE_REPLAY
 
@@ -438,4 +439,5 @@ REPLAY: dict[str, Callable[[Case], Outputs]] = {
     ),
     **RULES_REPLAY,
     **TREE_REPLAY,
+    **READOUTS,
 }

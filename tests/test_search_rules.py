@@ -15,6 +15,7 @@ import apportion as ap
 from apportion.search import rules
 from apportion.search.data import KINDS
 from apportion.search.rules import RuleCard
+from golden_replay_readouts import READOUTS
 from golden_replay_rules import RULES_REPLAY
 from golden_replay_tree import TREE_REPLAY
 from oracles import rules as naive
@@ -57,7 +58,7 @@ def replayed() -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ap, "Search", recorded)
         patch.setattr(rules, "rule_scores", scored)
-        for folder, replay in {**TREE_REPLAY, **RULES_REPLAY}.items():
+        for folder, replay in {**TREE_REPLAY, **READOUTS, **RULES_REPLAY}.items():
             for path in sorted((OWN / folder).glob("case_*.json")):
                 replay(json.loads(path.read_text()))
     return seen
