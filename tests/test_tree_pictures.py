@@ -79,6 +79,15 @@ def test_page_names_what_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data["left_out"] == 1 and data["parent"] == [-1, 0, 0]
 
 
+def test_page_leaves_out_columns_that_say_nothing() -> None:
+    plain, merged = searched(roots=1), ap.Search(1, 9, merge=True)
+    merged.expand(merged.select(1), values=[0.5], keys=[[7, 8, 7]])
+    merged.expand(merged.select(1), values=[0.5], children=0)
+    columns = embedded(plain.to_html())["columns"]
+    assert "state" not in columns and "proven" not in columns and "prior" in columns
+    assert embedded(merged.to_html())["columns"]["state"] == [0, 1, 2, 1]
+
+
 def test_svg_is_whole_and_inert(tmp_path: Path) -> None:
     path = tmp_path / "tree.svg"
     hostile_trees().to_svg(path)

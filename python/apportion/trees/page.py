@@ -40,7 +40,9 @@ def gather(trees: TreeColumns, *, title: str, source: str | None) -> dict[str, J
         raise InputError("trees: got none, expected at least one")
     fitting = int(np.searchsorted(trees.offsets[1:], MAX_NODES, side="right"))
     shown = trees.select(range(max(1, fitting)))
-    columns = {n: of for n, of in shown.columns.items() if n in PICTURED or tells(of)}
+    starts = np.repeat(shown.offsets[:-1], np.diff(shown.offsets))
+    places = np.arange(len(shown.parent)) - starts
+    columns = {n: of for n, of in shown.columns.items() if n in PICTURED or tells(of, places)}
     texts = Texts()
     ids = [texts.number(text) for text in shown.texts or []]
     strings, limit = texts.within(MAX_TEXT, MAX_TEXTS)
@@ -62,10 +64,10 @@ def gather(trees: TreeColumns, *, title: str, source: str | None) -> dict[str, J
     }
 
 
-def tells(column: Array) -> bool:
-    """Whether any two nodes differ in a column."""
+def tells(column: Array, places: Array) -> bool:
+    """Whether any two nodes differ in a column, other than by their numbers in the tree."""
     found = column.astype(np.float64)
-    return len(np.unique(found)) > 1  # NaN counts as one value
+    return len(np.unique(found)) > 1 and not np.array_equal(found, places)  # NaN is one value
 
 
 def numbers(column: Array) -> list[Json]:
