@@ -17,6 +17,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("httpx")
 
+import apportion as ap
 from apportion.cli import main
 from completions_server import Server
 from tiny_model import model, tokenizer
@@ -113,6 +114,28 @@ def test_a_log_is_gone_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert len(lines(tmp_path / "s.jsonl")[1]) > len(lines(tmp_path / "part.jsonl")[1])
         assert main([*command, "--seed", "1", "-o", str(tmp_path / "s.jsonl")]) == 2
         assert "was written with seed 0, got 1" in capsys.readouterr().err
+
+
+def test_a_log_is_drawn_with_its_texts(folder: Path, tmp_path: Path) -> None:
+    """The tokens of either evaluator are read; without the problems there are none."""
+    file = problems(tmp_path / "p.jsonl")
+    with Server() as server:
+        for name, given in (
+            ("openai", ["--model", "tiny", "--url", server.url]),
+            ("transformers", ["--model", str(folder)]),
+        ):
+            log, out = tmp_path / name, tmp_path / f"{name}.jsonl"
+            command = ["search", str(file), "--evaluator", name, *given, *LIMITS, *MORE]
+            assert main([*command, "--log", str(log), "-o", str(out)]) == 0
+            drawn = tmp_path / f"{name}.json"
+            assert main(["tree", str(log), "-o", str(drawn)]) == 0
+            trees = ap.read_trees(drawn)
+            assert trees.names == ["a"] and trees.texts is not None and trees.texts[0] == "1 + 1"
+            for row in lines(out)[1]:
+                assert trees.texts[row["node"]] == (row["text"] or "1 + 1")
+    file.unlink()
+    assert main(["tree", str(log), "-o", str(drawn)]) == 0
+    assert ap.read_trees(drawn).texts is None
 
 
 def test_a_log_that_was_killed_as_it_began(

@@ -173,14 +173,7 @@ def _transformers(args: argparse.Namespace) -> Model:
         raise ExtraMissingError(
             f'--evaluator transformers: {error}; pip install "apportion[search]"'
         ) from error
-    path = Path(args.model)
-    packed = path.suffix == ".gguf"
-    folder = path.parent if packed else path
-    if not folder.is_dir() or (packed and not path.is_file()):
-        raise OptionError(f"--model: no folder {path}, expected one with a model, or a .gguf file")
-    how: dict[str, Any] = {"local_files_only": True}
-    if packed:
-        how["gguf_file"] = path.name
+    folder, how = model_folder(args.model)
     tokenizer = AutoTokenizer.from_pretrained(folder, **how)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=args.dtype, **how)
     return TransformersEvaluator(
@@ -190,6 +183,16 @@ def _transformers(args: argparse.Namespace) -> Model:
         max_step_tokens=args.max_step_tokens,
         max_rollout_tokens=args.max_rollout_tokens,
     )
+
+
+def model_folder(given: str) -> tuple[Path, dict[str, Any]]:
+    """Where a model and its tokenizer lie, and how transformers is to read them."""
+    path = Path(given)
+    packed = path.suffix == ".gguf"
+    folder = path.parent if packed else path
+    if not folder.is_dir() or (packed and not path.is_file()):
+        raise OptionError(f"--model: no folder {path}, expected one with a model, or a .gguf file")
+    return folder, {"local_files_only": True, **({"gguf_file": path.name} if packed else {})}
 
 
 def _openai(args: argparse.Namespace) -> Model:

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError(f"{output}: unknown ending, expected one of {expected}")
     if output.resolve() == Path(args.file).resolve():
         raise OptionError(f"{output}: is the input, expected another file for the output")
-    trees = read_trees(args.file, args.format)
+    trees = _logged(Path(args.file)) or read_trees(args.file, args.format)
     if args.tree is not None or output.suffix in (".svg", ".dot"):
         trees = trees.select([args.tree or 0])
     told = summary(trees)
@@ -39,6 +39,15 @@ def run(args: argparse.Namespace) -> None:
         write_trees(output, trees)
     print(told, file=sys.stderr)
     print(f"wrote {output}", file=sys.stderr)
+
+
+def _logged(folder: Path) -> Trees | None:
+    """The trees of a log of `apportion search`, if that is what is there."""
+    if not folder.is_dir():
+        return None
+    from apportion.cli.logged import logged_trees
+
+    return logged_trees(folder)
 
 
 def summary(trees: Trees) -> str:

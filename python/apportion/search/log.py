@@ -32,7 +32,7 @@ CALLS = ("select", "expand", "fail", "cancel")
 """Methods of the core's forest that change it."""
 
 FORMAT = "apportion-search"
-VERSION = 1
+VERSION = 2
 SNAPSHOT_VERSION = 3
 """Changes with what the core holds in memory; a log outlives that."""
 EVENTS = "events.log"
