@@ -104,32 +104,45 @@ number_option!(
     Positive, "a number above 0", |x| x > 0.0
 );
 
-/// An integer that is at least 1: a width, a number of samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count(usize);
+macro_rules! count_option {
+    ($(#[doc = $doc:literal])* $name:ident, $words:literal, $range:expr) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(usize);
 
-impl Deref for Count {
-    type Target = usize;
-    fn deref(&self) -> &usize {
-        &self.0
-    }
+        impl Deref for $name {
+            type Target = usize;
+            fn deref(&self) -> &usize {
+                &self.0
+            }
+        }
+
+        impl OptionValue for $name {
+            type Literal = usize;
+            fn literal(value: usize) -> Self {
+                Self(value)
+            }
+            fn parse(value: &Value) -> Option<Self> {
+                usize::parse(value).filter(|count| ($range).contains(count)).map(Self)
+            }
+            fn show(&self) -> Value {
+                self.0.show()
+            }
+            fn expected() -> String {
+                $words.to_owned()
+            }
+        }
+    };
 }
 
-impl OptionValue for Count {
-    type Literal = usize;
-    fn literal(value: usize) -> Self {
-        Self(value)
-    }
-    fn parse(value: &Value) -> Option<Self> {
-        usize::parse(value).filter(|&count| count > 0).map(Self)
-    }
-    fn show(&self) -> Value {
-        self.0.show()
-    }
-    fn expected() -> String {
-        "an integer of at least 1".to_owned()
-    }
-}
+count_option!(
+    /// An integer that is at least 1: a length, a number of rounds.
+    Count, "an integer of at least 1", 1..
+);
+count_option!(
+    /// How many a request can ask for: a width, a number of samples.
+    Width, "an integer from 1 to 65535", 1..=65535
+);
 
 impl OptionValue for f64 {
     type Literal = Self;

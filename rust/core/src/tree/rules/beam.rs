@@ -1,6 +1,6 @@
 //! `beam`: beams that each go one step, of which the best are copied.
 
-use crate::options::Count;
+use crate::options::{Count, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, Tree};
 use crate::tree::request::{Ask, Kind, Next};
@@ -24,9 +24,9 @@ crate::rule! {
         certainty: Code,
         options: {
             /// Number of beams.
-            n: Count = 4,
+            n: Width = 4,
             /// Beams that each of the best becomes.
-            width: Count = 4,
+            width: Width = 4,
             /// What a path is worth.
             aggregate: Aggregate = Aggregate::Last,
             /// Keep one of the beams whose tokens are equal.

@@ -1,7 +1,7 @@
 //! `confidence`: Monte Carlo values of the steps of solutions, the next rollouts going to the
 //! step whose value is least certain.
 
-use crate::options::{Count, NonNegative};
+use crate::options::{NonNegative, Width};
 use crate::stats::Moments;
 use crate::tree::answers::Answer;
 use crate::tree::arena::{Fact, NONE, ROOT, Tree};
@@ -42,9 +42,9 @@ crate::rule! {
         certainty: Own,
         options: {
             /// Rollouts from the root whose steps are valued.
-            solutions: Count = 4,
+            solutions: Width = 4,
             /// Rollouts from a state at a time.
-            rollouts: Count = 4,
+            rollouts: Width = 4,
             /// Width of a state's 95 % interval at which it is known well enough; 0: never.
             width: NonNegative = 0.4,
             /// The lowest reward.

@@ -1,6 +1,6 @@
 //! `dpo_beam`: beam search on a policy's likelihood, which DPO has made a value.
 
-use crate::options::Count;
+use crate::options::{Count, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::Tree;
 use crate::tree::request::{Ask, Next};
@@ -25,7 +25,7 @@ crate::rule! {
             /// Paths that go on.
             beams: Count = 5,
             /// Continuations of each.
-            width: Count = 5,
+            width: Width = 5,
             /// Steps at most.
             rounds: Count = 40,
         },

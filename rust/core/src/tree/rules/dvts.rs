@@ -1,6 +1,6 @@
 //! `dvts`: independent subtrees, in each of which the best step is taken.
 
-use crate::options::Count;
+use crate::options::{Count, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, ROOT, Tree};
 use crate::tree::request::{Ask, Kind, Next};
@@ -24,9 +24,9 @@ crate::rule! {
         certainty: Code,
         options: {
             /// Paths that the search ends with.
-            n: Count = 16,
+            n: Width = 16,
             /// Steps that each subtree chooses from.
-            width: Count = 4,
+            width: Width = 4,
             /// What a path is worth.
             aggregate: Aggregate = Aggregate::Last,
             /// Steps at most.

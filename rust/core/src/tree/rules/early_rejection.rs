@@ -1,6 +1,6 @@
 //! `early_rejection`: steps are judged after their first tokens, the best finished.
 
-use crate::options::{Count, Unit};
+use crate::options::{Count, Unit, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, ROOT, Tree};
 use crate::tree::request::{Ask, Kind, Next};
@@ -26,9 +26,9 @@ crate::rule! {
         certainty: Code,
         options: {
             /// Begun steps, over all beams.
-            n: Count = 4,
+            n: Width = 4,
             /// Begun steps of each beam.
-            width: Count = 2,
+            width: Width = 2,
             /// Tokens after which a step is judged.
             partial_tokens: Count = 64,
             /// Tokens that a step is finished with at most.

@@ -1,7 +1,7 @@
 //! `omegaprm`: a pool of rollouts, each searched by halves for its first error.
 
 use crate::choice;
-use crate::options::{Count, NonNegative, Positive, Unit};
+use crate::options::{Count, NonNegative, Positive, Unit, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{NONE, ROOT, Tree};
 use crate::tree::request::{Ask, Next};
@@ -53,10 +53,10 @@ crate::rule! {
             /// Weight of the exploration term.
             c_puct: NonNegative = 0.125,
             /// Rollouts from each state.
-            rollouts: Count = 8,
+            rollouts: Width = 8,
             /// Rollouts from the root, which show whether the tree is worth a search; `None`:
             /// `rollouts`. The paper drops questions by 32.
-            screening: Option<Count> = None,
+            screening: Option<Width> = None,
             /// Rollouts of a tree after which no further search begins; `None`: no limit.
             rollout_budget: Option<Count> = None,
             /// Tokens below which a span is not halved; `None`: a sixteenth of the mean length

@@ -1,6 +1,6 @@
 //! `pra`: stepwise search by the sum of process rewards.
 
-use crate::options::Count;
+use crate::options::{Count, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::Tree;
 use crate::tree::request::{Ask, Next};
@@ -25,7 +25,7 @@ crate::rule! {
             /// Paths that go on.
             beams: Count = 4,
             /// Next steps of each.
-            width: Count = 16,
+            width: Width = 16,
             /// Steps at most.
             rounds: Count = 40,
         },

@@ -1,6 +1,6 @@
 //! `rearter`: OmegaPRM over list items, with right rollouts in the pool too.
 
-use crate::options::{Count, NonNegative, Positive, Unit};
+use crate::options::{NonNegative, Positive, Unit, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{NONE, ROOT, Tree};
 use crate::tree::request::{Ask, Next};
@@ -34,7 +34,7 @@ crate::rule! {
             /// Weight of the exploration term.
             c_puct: NonNegative = 0.125,
             /// Rollouts from each state.
-            rollouts: Count = 5,
+            rollouts: Width = 5,
             /// The token that ends a step, after which alone rollouts are cut; `None`: any.
             step_token: Option<usize> = None,
         },

@@ -1,6 +1,6 @@
 //! `swe_trace`: at every step the best of several actions, by a rubric.
 
-use crate::options::Count;
+use crate::options::{Count, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::Tree;
 use crate::tree::request::{Ask, Next};
@@ -21,7 +21,7 @@ crate::rule! {
         certainty: Reconstructed,
         options: {
             /// Actions sampled at a step.
-            width: Count = 4,
+            width: Width = 4,
             /// Steps at most.
             rounds: Count = 40,
         },

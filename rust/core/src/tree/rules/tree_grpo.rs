@@ -1,6 +1,6 @@
 //! `tree_grpo`: chains of turns that branch after turns drawn at random.
 
-use crate::options::Count;
+use crate::options::Width;
 use crate::tree::answers::Answer;
 use crate::tree::arena::{ROOT, Tree};
 use crate::tree::random::Draw;
@@ -24,7 +24,7 @@ crate::rule! {
         certainty: Paper,
         options: {
             /// Nodes drawn in a round (N).
-            expansions: Count = 2,
+            expansions: Width = 2,
             /// Rounds after the first (L).
             rounds: usize = 1,
             /// The token that ends a turn; `None`: any.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::options::{Count, Unit};
+use crate::options::{Count, Unit, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::Fact;
 use crate::tree::request::{Ask, Next};
@@ -28,7 +28,7 @@ crate::rule! {
         certainty: Reconstructed,
         options: {
             /// Steps after a node.
-            width: Count = 3,
+            width: Width = 3,
             /// Steps of a path at most.
             depth: Count = 4,
             /// Jaccard index above which siblings without keys are too alike; 1 prunes none.

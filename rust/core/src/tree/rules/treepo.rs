@@ -1,6 +1,6 @@
 //! `treepo`: segments that split in two until there are enough trajectories.
 
-use crate::options::Count;
+use crate::options::{Count, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, ROOT, Tree};
 use crate::tree::random::Draw;
@@ -24,11 +24,11 @@ crate::rule! {
         certainty: Paper,
         options: {
             /// Segments after an open one.
-            divergence: Count = 2,
+            divergence: Width = 2,
             /// Fewest segments after the root.
-            first_low: Count = 2,
+            first_low: Width = 2,
             /// Most segments after the root.
-            first_high: Count = 8,
+            first_high: Width = 8,
             /// Tokens of a segment.
             segment_tokens: Count = 512,
             /// Segments of a path at most.

@@ -1,6 +1,6 @@
 //! `treerl`: chains that branch where the policy was least sure.
 
-use crate::options::Count;
+use crate::options::{Count, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{ROOT, Tree};
 use crate::tree::request::{Ask, Next};
@@ -23,11 +23,11 @@ crate::rule! {
         certainty: Paper,
         options: {
             /// Rollouts from the root (M).
-            chains: Count = 6,
+            chains: Width = 6,
             /// Tokens of the tree that are branched at in a round (N).
             tokens: Count = 2,
             /// New rollouts from each (T).
-            branches: Count = 2,
+            branches: Width = 2,
             /// Rounds after the first (L).
             rounds: usize = 1,
         },
