@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -407,6 +408,19 @@ def test_a_snapshot_that_cannot_be_written_does_not_end_the_search(
     with pytest.warns(RuntimeWarning, match="no snapshot was written: .*No space left"):
         assert finished(search) == finished(small())
     search.close()
+
+
+def test_a_log_may_lie_where_the_process_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(search_log, "SNAPSHOT_BYTES", 100)
+    search = small(Path())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as that no snapshot was written
+        expected = finished(search)
+    search.close()
+    assert finished(ap.Search.resume(Path())) == expected
 
 
 def test_values_of_every_kind_come_back(tmp_path: Path) -> None:

@@ -31,10 +31,12 @@ pub fn write(path: &Path, magic: &[u8; 8], payload: &[u8]) -> Result<()> {
 
 /// Makes a rename last through a loss of power, where folders can be waited for.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
-        _ => Ok(()),
+    if !cfg!(unix) {
+        return Ok(());
     }
+    // A bare name's parent is empty: it lies in the folder that the process is in.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// The payload of a file that [`write()`] made.
