@@ -7,7 +7,7 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use crate::memory::{HUGE, advise_free, advise_huge};
 
@@ -35,7 +35,8 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 /// Where a block lies that nobody uses. The system may take its pages meanwhile, if memory
-/// is short.
+/// is short. Nobody waits for another thread here: in a process that was forked while one
+/// was at it, that thread is gone and the lock stays.
 struct Spare(Mutex<Option<Block>>);
 
 /// The block of the last slab that was dropped.
@@ -99,17 +100,25 @@ impl Drop for Block {
 }
 
 impl Spare {
+    fn lock(&self) -> Option<MutexGuard<'_, Option<Block>>> {
+        match self.0.try_lock() {
+            Ok(block) => Some(block),
+            Err(TryLockError::Poisoned(block)) => Some(block.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// The block if it is large enough, and not so large that most of it would lie idle.
     fn take(&self, bytes: usize) -> Option<Block> {
-        let mut block = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        block.take_if(|block| (bytes..=2 * bytes.next_multiple_of(HUGE)).contains(&block.len()))
+        let most = 2 * bytes.next_multiple_of(HUGE);
+        self.lock()?.take_if(|block| (bytes..=most).contains(&block.len()))
     }
 
     /// Lays a block here, in place of the one that lay here.
     fn put(&self, block: Block) {
         // SAFETY: the range is the whole of an allocation that nobody uses.
         if unsafe { advise_free(block.start.as_ptr(), block.len()) } {
-            let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(block);
+            let before = self.lock().map(|mut spare| spare.replace(block));
             drop(before); // with the lock open again
         }
     }
@@ -138,5 +147,16 @@ mod tests {
             assert_eq!(spare.take(HUGE).unwrap().len(), HUGE);
         }
         assert!(spare.take(4 * HUGE).is_none());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_a_fork_has_left_behind() {
+        let spare = Spare(Mutex::new(None));
+        spare.put(Block::new(HUGE).unwrap());
+        let held = spare.0.lock();
+        assert!(spare.take(HUGE).is_none());
+        spare.put(Block::new(HUGE).unwrap());
+        drop(held);
+        assert_eq!(spare.take(HUGE).is_some(), cfg!(target_os = "linux"));
     }
 }
