@@ -16,6 +16,7 @@ from search_answers import answer
 
 WRONG = {
     "values": ({"values": [0.0, np.nan]}, r"values\[1\]: got NaN"),
+    "large": ({"values": [0.0, -1e101]}, r"values\[1\]: got -1e101, expected a finite"),
     "length": ({"values": [0.0]}, "values: got 1 values, expected 2, the number of leaves"),
     "nothing": ({}, r"values\[0\]: got nothing, expected a value, or rollouts"),
     "shape": ({"values": np.zeros((2, 1))}, r"values: got shape \(2, 1\)"),
@@ -109,6 +110,7 @@ OPTIONS = {
     "max_seconds": (True, "max_seconds: got True, expected seconds above 0"),
     "max_failures": (0, "max_failures: got 0"),
     "stop_positives": (-1, "stop_positives: got -1"),
+    "virtual_loss": (1e101, "virtual_loss: got 1e101, expected a finite number of at most 1e100"),
     "stop_threshold": (float("nan"), "stop_threshold: got NaN, expected a finite number"),
     "stop_gap": (-0.5, "stop_gap: got -0.5, expected a number of at least 0"),
     "stop_width": (-0.5, "stop_width: got -0.5, expected a number of at least 0"),

@@ -349,7 +349,9 @@ def test_missing_columns_are_named(rule: str, answer: dict[str, Any], missing: s
 
 def test_wrong_input_is_named() -> None:
     for call, message in [
-        (lambda: ap.Search(1, 9, rule="beam", n=0), "n: got 0, expected an integer of at least 1"),
+        (lambda: ap.Search(1, 9, rule="beam", n=0), "n: got 0, expected an integer from 1 to"),
+        (lambda: ap.Search(1, 9, rule="dvts", n=10**12), "n: got 10{12}, expected an integer"),
+        (lambda: ap.Search(1, 9, rule="tree_grpo", expansions=2**16), "expansions: got 65536"),
         (lambda: ap.Search(1, 9, rule="no_such"), "rule"),
         (lambda: ap.Search(1, 9, rule="prorag", merge=True), "merge: got True, expected False"),
         (lambda: ap.Search(1, 9, rule="omegaprm", compat="mine"), "compat"),
@@ -359,7 +361,13 @@ def test_wrong_input_is_named() -> None:
         (lambda: rules.sibling_rewards([1.0], [1, 2]), "visits: got 2"),
         (lambda: rules.reward_labels([-1, 5], []), r"parents\[1\]: got 5"),
         (lambda: rules.reward_labels([-1, 0], [2]), r"correct\[0\]: got 2"),
+        (lambda: rules.rule_scores("uct", visits=[1], value_sums=[np.inf]), r"value_sums\[0\]"),
+        (lambda: rules.rule_scores("uct", visits=[1] * 2**16, value_sums=[1.0] * 2**16), "65535"),
         (lambda: rules.pool_scores([2.0], [1], [0], [0]), r"mc\[0\]: got"),
+        (lambda: rules.pool_scores([0.5], [1], [0], [0], alpha=-1), "alpha: got -1, expected"),
+        (lambda: rules.pool_scores([0.5], [1], [0], [0], length_scale=np.nan), "length_scale: got"),
+        (lambda: rules.rollout_value([1.0, np.nan], 1.0), r"step_scores\[1\]: got"),
+        (lambda: rules.considered_visits(4, 2**62), "simulations: got"),
         (lambda: rules.lookahead_value([]), "values: got none"),
     ]:
         with pytest.raises((ap.InputError, ap.OptionError), match=message):

@@ -139,7 +139,7 @@ class Desk:
 
         Raises:
             InputError: an unknown, repeated or late ticket, a wrong length, a value that
-                is not finite; names the argument and the index.
+                is not finite or above 1e100 in size; names the argument and the index.
         """
         tickets = self._tickets(leaves)
         check_on_error("expand", on_error)

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from apportion import _core
-from apportion.arrays import Array, integers, vector
+from apportion.arrays import Array, index, integers, vector
 from apportion.errors import InputError, OptionError
 from apportion.methods import Option
 from apportion.search.answers import positive
+
+MAX_CHILDREN = 2**16 - 1
+"""Children that a node can have."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +80,26 @@ def rule_scores(
     """
     counts, sums = integers("visits", visits), vector("value_sums", value_sums)
     size = len(sums)
+    if size > MAX_CHILDREN:
+        raise InputError(f"value_sums: got {size} children, expected at most {MAX_CHILDREN}")
     even = np.full(size, 1 / max(size, 1))
+    values = np.zeros(size) if child_values is None else vector("child_values", child_values)
     columns = {
         "visits": counts,
         "priors": even if priors is None else vector("priors", priors),
-        "child_values": np.zeros(size) if child_values is None else vector("child", child_values),
+        "child_values": values,
     }
     for name, column in columns.items():
         if column.shape != (size,):
             raise InputError(f"{name}: got shape {column.shape}, expected {(size,)}")
     _in_range("visits", counts, 0, 2**32 - 1, "integers from 0 to 2**32 - 1")
     _in_range("priors", columns["priors"], 0, 3e38, "finite numbers of at least 0")
+    _finite("value_sums", sums)
+    _finite("child_values", values)
     total = int(counts.sum()) if parent_visits is None else parent_visits
-    if not 0 <= total < 2**32:
-        raise InputError(f"parent_visits: got {total}, expected an integer from 0 to 2**32 - 1")
+    total = index("parent_visits", total, 2**32)
     worth = float(sums.sum()) if parent_value_sum is None else float(parent_value_sum)
-    args = (counts, sums, columns["priors"], columns["child_values"])
+    args = (counts, sums, columns["priors"], values)
     scores = _core.rule_scores(rule, options, (total, worth), *args)
     if len(scores) != size:
         raise InputError(f"rule: got {rule!r}, expected one that gives every child a score")
@@ -124,8 +131,14 @@ def pool_scores(
         if len(row) != len(rows["mc"]):
             raise InputError(f"{name}: got length {len(row)}, expected {len(rows['mc'])}")
         _in_range(name, row, 0, 1 if name == "mc" else np.inf, "numbers of at least 0")
-    if length_scale <= 0:
-        raise OptionError(f"pool_scores: option length_scale: got {length_scale}, expected above 0")
+    for option, value, fits, expected in (
+        ("alpha", alpha, 0 <= alpha <= 1, "a number from 0 to 1"),
+        ("beta", beta, 0 <= beta <= 1, "a number from 0 to 1"),
+        ("length_scale", length_scale, 0 < length_scale < np.inf, "a number above 0"),
+        ("c_puct", c_puct, 0 <= c_puct < np.inf, "a number of at least 0"),
+    ):
+        if not fits:
+            raise OptionError(f"pool_scores: option {option}: got {value!r}, expected {expected}")
     columns = (rows["mc"], rows["lengths"], rows["visits"], rows["total_visits"])
     return _core.pool_scores(*columns, alpha, beta, length_scale, c_puct)
 
@@ -153,8 +166,13 @@ def rollout_value(step_scores: Any, final: float, *, overwrite_last: bool = True
     `sum_i s_i (m - i) / m**2 + final / m` over the first `m` steps, `final` alone without
     any. As in the released code the final verdict takes the place of the last step's own
     score, so `m` is one less than the number of steps; `overwrite_last=False` counts all.
+
+    Raises:
+        InputError: a score that is not finite.
     """
-    return _core.rollout_value(vector("step_scores", step_scores), float(final), overwrite_last)
+    scores = vector("step_scores", step_scores)
+    _finite("step_scores", scores)
+    return _core.rollout_value(scores, float(final), overwrite_last)
 
 
 def reward_labels(parents: Any, correct: Any) -> tuple[Array, Array, Array]:
@@ -203,12 +221,16 @@ def _in_range(name: str, values: Array, low: float, high: float, expected: str) 
         raise InputError(f"{name}[{bad[0]}]: got {values[bad[0]]!r}, expected {expected}")
 
 
+def _finite(name: str, values: Array) -> None:
+    largest = np.finfo(np.float64).max
+    _in_range(name, values, -largest, largest, "finite numbers")
+
+
 def considered_visits(considered: int, simulations: int) -> Array:
     """`(simulations,)` visits that sequential halving wants of the child chosen next.
 
     At simulation `i` a root under `gumbel` chooses among children with so many visits,
     `considered` of them at first (Danihelka et al. 2022, mctx `seq_halving.py`).
     """
-    return _core.considered_visits(
-        positive("considered", considered), positive("simulations", simulations)
-    )
+    size = index("simulations", positive("simulations", simulations), 2**32 - 1)
+    return _core.considered_visits(positive("considered", considered), size)

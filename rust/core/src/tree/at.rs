@@ -76,7 +76,7 @@ impl<'a> At<'a> {
     }
 
     /// The open child of the highest `q + scale * P / (1 + N)`, the first of equals;
-    /// `unvisited` is the `q` of children without visits. All must be finite.
+    /// `unvisited` is the `q` of children without visits.
     #[inline]
     pub fn best_by_prior(&self, scale: f64, unvisited: f64) -> Option<u32> {
         let weights = Weights { scale, unvisited, loss: self.limits.virtual_loss };

@@ -173,7 +173,8 @@ impl Limits {
         let got = self.max_failures.to_string();
         check(self.max_failures > 0, "max_failures", got, "an integer from 1 to 255")?;
         let loss = self.virtual_loss.unwrap_or(0.0);
-        check(loss.is_finite(), "virtual_loss", format!("{loss:?}"), "a finite number")?;
+        let (got, fits) = (format!("{loss:?}"), loss.abs() <= 1e100);
+        check(fits, "virtual_loss", got, "a finite number of at most 1e100 in size")?;
         for (option, least) in [("stop_gap", self.stop.gap), ("stop_width", self.stop.width)] {
             let least = least.unwrap_or(0.0);
             check(least >= 0.0, option, format!("{least:?}"), "a number of at least 0")?;

@@ -91,7 +91,7 @@ impl Answers<'_> {
     ///
     /// # Errors
     ///
-    /// Values, rewards or scores that are not finite; priors that are not finite or
+    /// Values, rewards or scores that are not finite, or so large that sums of many are not; priors that are not finite or
     /// negative; log-probs that are not finite or above 0.
     pub fn numbers(&self) -> Result<()> {
         let child_scores = self.child_scores.map_or(&[][..], |s| s.values);
@@ -102,7 +102,7 @@ impl Answers<'_> {
             ("child_scores", child_scores),
             ("rollouts", self.rollout_rewards),
         ] {
-            check(argument, numbers, "a finite number", f64::is_finite)?;
+            check(argument, numbers, "a finite number of at most 1e100 in size", is_value)?;
         }
         let (of_edges, of_rollouts) = (self.token_log_probs, self.rollout_log_probs);
         let expected = "a finite number of at most 0";
@@ -116,9 +116,9 @@ impl Answers<'_> {
 impl Answer<'_> {
     /// Whether [`Answers::numbers`] would have nothing against this answer.
     pub fn is_sound(&self) -> bool {
-        let finite = |numbers: &[f64]| numbers.iter().all(|n| n.is_finite());
-        self.value.is_finite()
-            && self.reward.is_finite()
+        let finite = |numbers: &[f64]| numbers.iter().copied().all(is_value);
+        is_value(self.value)
+            && is_value(self.reward)
             && finite(self.rollouts)
             && self.child_values.is_none_or(finite)
             && self.child_scores.is_none_or(|s| finite(s.values))
@@ -126,6 +126,11 @@ impl Answer<'_> {
             && self.rollout_log_probs.is_none_or(|l| l.iter().copied().all(is_log_prob))
             && self.priors.is_none_or(|priors| priors.iter().copied().all(is_prior))
     }
+}
+
+/// Of such numbers all sums and squares are finite, whatever the search.
+fn is_value(number: f64) -> bool {
+    number.abs() <= 1e100
 }
 
 fn is_prior(number: f64) -> bool {

@@ -89,7 +89,9 @@ impl Terms {
         // The blend looks at the highest bit alone: the flag of closed nodes, moved there.
         let closed = _mm256_castsi256_pd(_mm256_slli_epi64::<16>(lasts));
         let lowest = _mm256_set1_pd(f64::NEG_INFINITY);
-        _mm256_blendv_pd(_mm256_add_pd(q, prior), lowest, closed)
+        // Of two, one of which is no number, the maximum is the second.
+        let scores = _mm256_max_pd(_mm256_add_pd(q, prior), lowest);
+        _mm256_blendv_pd(scores, lowest, closed)
     }
 }
 
