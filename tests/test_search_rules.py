@@ -347,6 +347,17 @@ def test_missing_columns_are_named(rule: str, answer: dict[str, Any], missing: s
     assert search.in_flight == 1, "nothing is changed"
 
 
+def test_gumbel_recommends_an_end_that_was_closed_after_one_visit() -> None:
+    search = ap.Search(1, 99, rule="gumbel", num_simulations=12, close_terminal=True)
+    while leaves := search.select(1):
+        right = (leaves.depth == 1) & (leaves.action == 2)
+        children = {"terminal": right} if right.any() else {"children": 4}
+        search.expand(leaves, values=np.where(right, 1.0, -1.0), **children)
+    nodes, (action, policy) = search.nodes(), search.policy()
+    assert nodes.visits[3] == 1 and nodes.closed[3] and nodes.visits[1:5].max() > 1
+    assert action[0] == policy[0].argmax() == 2
+
+
 def test_wrong_input_is_named() -> None:
     for call, message in [
         (lambda: ap.Search(1, 9, rule="beam", n=0), "n: got 0, expected an integer from 1 to"),

@@ -14,7 +14,8 @@ crate::rule! {
     /// children by the mixed value `(v + sum N * q_bar) / (1 + sum N)`, `q_bar` weighted by
     /// the visited children's priors, and rescaled to 0..1. Danihelka et al. 2022; mctx
     /// `gumbel_muzero_policy`, `seq_halving.py`, `qtransform_completed_by_mix_value`.
-    /// `gumbels` gives the root's noise, children of tree after tree; otherwise it is
+    /// Recommended is the highest of the root's sum among the most visited children and those
+    /// that were closed after a visit. `gumbels` gives the root's noise, children of tree after tree; otherwise it is
     /// drawn from the seed.
     "gumbel" {
         title: "Gumbel MuZero",
@@ -106,12 +107,12 @@ impl Options {
         *self.gumbel_scale * given.unwrap_or_else(draw)
     }
 
-    /// Noise, logit and value of a root's child, if it has the visits considered.
-    fn scores(&self, at: &At<'_>, considered: f64) -> Vec<f64> {
+    /// Noise, logit and value of each of a root's children that are considered.
+    fn scores(&self, at: &At<'_>, considered: impl Fn(&Hot) -> bool) -> Vec<f64> {
         let top = at.children().iter().map(logit).fold(f64::NEG_INFINITY, f64::max);
         let values = self.completed(at);
         let score = |(i, child): (usize, &Hot)| {
-            if at.visits(child) != considered {
+            if !considered(child) {
                 return f64::NEG_INFINITY;
             }
             (self.noise(at, i) + logit(child) - top + values[i]).max(-1e9)
@@ -124,7 +125,7 @@ impl Options {
         let open = at.children().iter().filter(|c| !c.is_closed()).count();
         let total = usize::try_from(at.limits.simulations).unwrap_or(usize::MAX);
         let visits = considered_visits(self.max_considered.min(open), total, done as usize);
-        let scores = self.scores(at, visits as f64);
+        let scores = self.scores(at, |child| at.visits(child) == visits as f64);
         at.best(|i, _| scores[i])
     }
 }
@@ -155,7 +156,11 @@ impl Rule for Options {
 
     fn action(&self, at: &At<'_>) -> u32 {
         let most = at.children().iter().map(|c| at.visits(c)).fold(0.0, f64::max);
-        let scores = self.scores(at, most);
-        at.best(|i, _| scores[i]).map_or(0, |node| at.tree.action(node))
+        // A closed child had all the visits that it gets, fewer than the others or not.
+        let closed = |child: &Hot| child.is_closed() && child.visits > 0;
+        let open = |child: &Hot| !child.is_closed() && at.visits(child) == most;
+        let scores = self.scores(at, |child| closed(child) || open(child));
+        let best = scores.iter().zip(0..).reduce(|a, b| if b.0 > a.0 { b } else { a });
+        best.map_or(0, |(_, child)| child)
     }
 }
