@@ -126,3 +126,12 @@ def test_prorag_visits_an_end_again_without_a_question() -> None:
     nodes = search.nodes()
     assert search.simulations.tolist() == [50] and nodes.visits.tolist() == [50, 25, 25]
     assert nodes.value.tolist() == [0.5, 1.0, 1.0]
+
+
+def test_a_child_without_prior_that_was_given_up_proves_nothing() -> None:
+    search = ap.Search(1, 9, solve=1.0, max_failures=1)
+    search.expand(search.select(1), values=[0.0], priors=[[1.0, 0.0]])
+    leaves = search.select(2, per_tree=2)
+    search.fail(leaves[leaves.node == 2])
+    search.expand(leaves[leaves.node == 1], values=[-1.0], terminal=[True])
+    assert search.nodes().proven.tolist() == [False, True, False]

@@ -65,7 +65,8 @@ impl Tree {
                 if hot.is_proven() {
                     best = best.max(tree.proven_return(child));
                 } else {
-                    all &= hot.is_masked();
+                    // One that failed too often looks so too, where its prior is 0.
+                    all &= hot.is_masked() && tree.failures(child) == 0;
                 }
             }
             let solved = all || best >= max_value;
