@@ -363,6 +363,8 @@ def test_wrong_input_is_named() -> None:
         (lambda: ap.Search(1, 9, rule="beam", n=0), "n: got 0, expected an integer from 1 to"),
         (lambda: ap.Search(1, 9, rule="dvts", n=10**12), "n: got 10{12}, expected an integer"),
         (lambda: ap.Search(1, 9, rule="tree_grpo", expansions=2**16), "expansions: got 65536"),
+        (lambda: ap.Search(1, 9, rule="beam", n=2), "width: got 4, expected at most n=2"),
+        (lambda: ap.Search(1, 9, rule="spo_tree", widths=[6, -1]), r"widths: got \[6, -1\]"),
         (lambda: ap.Search(1, 9, rule="no_such"), "rule"),
         (lambda: ap.Search(1, 9, rule="prorag", merge=True), "merge: got True, expected False"),
         (lambda: ap.Search(1, 9, rule="omegaprm", compat="mine"), "compat"),

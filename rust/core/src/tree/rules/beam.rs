@@ -1,5 +1,6 @@
 //! `beam`: beams that each go one step, of which the best are copied.
 
+use crate::error::Result;
 use crate::options::{Count, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, Tree};
@@ -74,6 +75,10 @@ impl Options {
 }
 
 impl Rule for Options {
+    fn check(&self) -> Result<()> {
+        level::check("beam", *self.n, *self.width)
+    }
+
     fn next(&self, step: &mut Step<'_>) -> Next {
         let level = Level::of(step.tree, *self.n);
         if level.round >= *self.rounds as u64 || level.beams.is_empty() {

@@ -1,5 +1,6 @@
 //! `dvts`: independent subtrees, in each of which the best step is taken.
 
+use crate::error::Result;
 use crate::options::{Count, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, ROOT, Tree};
@@ -60,6 +61,10 @@ impl Options {
 
 /// In a level, `ended[i]` is 1 where subtree number `i` has stopped at `beams[i]`.
 impl Rule for Options {
+    fn check(&self) -> Result<()> {
+        level::check("dvts", *self.n, *self.width)
+    }
+
     fn next(&self, step: &mut Step<'_>) -> Next {
         let mut level = Level::of(step.tree, self.subtrees());
         level.ended.resize(level.beams.len(), 0);

@@ -1,5 +1,6 @@
 //! `early_rejection`: steps are judged after their first tokens, the best finished.
 
+use crate::error::Result;
 use crate::options::{Count, Unit, Width};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, ROOT, Tree};
@@ -80,6 +81,10 @@ impl Options {
 }
 
 impl Rule for Options {
+    fn check(&self) -> Result<()> {
+        level::check("early_rejection", *self.n, *self.width)
+    }
+
     fn next(&self, step: &mut Step<'_>) -> Next {
         let level = Level::of(step.tree, 1);
         if level.round >= *self.rounds as u64 || level.beams.is_empty() && level.phase == BEGIN {

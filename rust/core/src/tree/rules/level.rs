@@ -5,6 +5,7 @@
 //! values told with children. Depends on `step` and `follow`.
 
 use crate::choice;
+use crate::error::{Error, Result};
 use crate::tree::answers::Answer;
 use crate::tree::arena::{End, Fact, ROOT, Tree};
 use crate::tree::request::{Ask, Kind, Next};
@@ -62,6 +63,15 @@ impl Level {
     pub fn copies(&self, node: u32) -> usize {
         self.beams.iter().filter(|&&beam| beam == node).count()
     }
+}
+
+/// Refuses a `width` above `n`, with which no beam would go on.
+pub fn check(method: &'static str, n: usize, width: usize) -> Result<()> {
+    if width <= n {
+        return Ok(());
+    }
+    let (got, expected) = (width.to_string(), format!("at most n={n}"));
+    Err(Error::BadOption { method, option: "width", got, expected })
 }
 
 /// Asks for children of the next node that has none; waits for those asked. `None` when

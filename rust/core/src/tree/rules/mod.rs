@@ -37,6 +37,15 @@ macro_rules! by_score {
 /// A way to search: which child a descent enters and, where that is not all, what a tree
 /// asks and what an answer changes.
 pub trait Rule: Send + Sync {
+    /// Refuses options that do not fit together.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadOption`] naming one of them.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The child to enter; `None` when all are closed, or where nothing is chosen.
     fn choose(&self, at: &At<'_>) -> Option<u32> {
         let _ = at;
@@ -157,7 +166,7 @@ rules! {
 ///
 /// # Errors
 ///
-/// An unknown name, an unknown option or a bad value.
+/// An unknown name, an unknown option, a bad value or values that do not fit together.
 pub fn make(name: &str, settings: &Settings) -> Result<Box<dyn Rule>> {
     let Some(card) = RULES.iter().find(|card| card.name == name) else {
         let valid: Vec<_> = RULES.iter().map(|card| format!("{:?}", card.name)).collect();
@@ -168,5 +177,7 @@ pub fn make(name: &str, settings: &Settings) -> Result<Box<dyn Rule>> {
             expected: format!("one of {}", valid.join(", ")),
         });
     };
-    (card.make)(settings)
+    let rule = (card.make)(settings)?;
+    rule.check()?;
+    Ok(rule)
 }

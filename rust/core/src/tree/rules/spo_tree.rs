@@ -1,5 +1,6 @@
 //! `spo_tree`: a tree of segments with a fixed width at each depth.
 
+use crate::error::{Error, Result};
 use crate::options::Count;
 use crate::tree::answers::Answer;
 use crate::tree::arena::Fact;
@@ -30,6 +31,15 @@ crate::rule! {
 }
 
 impl Rule for Options {
+    fn check(&self) -> Result<()> {
+        if self.widths.iter().all(|width| (0..=65535).contains(width)) {
+            return Ok(());
+        }
+        let (method, option, got) = ("spo_tree", "widths", format!("{:?}", self.widths));
+        let expected = "integers from 0 to 65535".to_owned();
+        Err(Error::BadOption { method, option, got, expected })
+    }
+
     fn next(&self, step: &mut Step<'_>) -> Next {
         let width = |node: u32| self.widths.get(step.tree.depth(node) as usize).copied();
         let found = segments::open(step.tree)
