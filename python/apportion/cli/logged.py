@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from apportion.cli.search import SETTINGS, model_folder
 from apportion.errors import ApportionError
-from apportion.evaluators import Step, StepEvaluator
+from apportion.evaluators import Step
 from apportion.evaluators.problems import EXAMPLE, read_problems
+from apportion.evaluators.states import step_of_bytes
+from apportion.evaluators.table import Table, node_texts, states_of
 from apportion.search import Search
 from apportion.trees import Trees
 
 
-class Bytes:
-    """Stands for a server's model, whose tokens in a log are the bytes of the text."""
+def step_reader(settings: Any) -> Callable[[Sequence[int]], Step]:
+    """What makes a step of the tokens that a log has: they are the model's own, or the bytes
+    of the texts that a server gave."""
+    if settings["evaluator"] != "transformers":
+        return step_of_bytes
+    from transformers import AutoTokenizer
 
-    def answer(self, requests: Any) -> Any:
-        """Nothing is asked of it."""
-        raise NotImplementedError
+    folder, how = model_folder(settings["model"])
+    tokenizer = AutoTokenizer.from_pretrained(folder, **how)
 
+    def read(tokens: Sequence[int]) -> Step:
+        return Step(tokenizer.decode(list(tokens), skip_special_tokens=True), tuple(tokens))
 
-class Reader(Bytes):
-    """Reads tokens as the model did that wrote them."""
-
-    def __init__(self, model: str) -> None:
-        """Loads the tokenizer alone."""
-        from transformers import AutoTokenizer
-
-        folder, how = model_folder(model)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, **how)
-
-    def step(self, tokens: Sequence[int]) -> Step:
-        """Tokens of an answer as one step."""
-        text = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
-        return Step(text, tuple(tokens))
+    return read
 
 
 def logged_trees(folder: Path) -> Trees | None:
@@ -51,12 +45,13 @@ def logged_trees(folder: Path) -> Trees | None:
         settings = json.loads((folder / SETTINGS).read_text("utf-8"))
         source = settings["source"]
         problems = read_problems(EXAMPLE if source == EXAMPLE.name else source)
-        model = Reader(settings["model"]) if settings["evaluator"] == "transformers" else Bytes()
+        read = step_reader(settings)
     except (ApportionError, ImportError, OSError, ValueError, KeyError, TypeError):
         return Trees.from_search(search)
     if len(problems) != search.num_roots:
         return Trees.from_search(search)
-    names = [problem.name for problem in problems]
-    steps = StepEvaluator(model, [problem.question for problem in problems], lambda *_: 0.0, names)
-    steps.restore(search)
-    return Trees.from_search(search, steps.texts(search), names)
+    table = Table(search)
+    trees = range(search.num_roots)
+    states = {place: state for t in trees for place, state in states_of(table, t, read).items()}
+    texts = node_texts(states, table.nodes, [problem.question for problem in problems])
+    return Trees.from_search(search, texts, [problem.name for problem in problems])

@@ -27,6 +27,12 @@ def span_log_probs(step: Step) -> tuple[float, ...]:
     return (math.fsum(step.log_probs), *[0.0] * (len(span(step)) - 1))
 
 
+def step_of_bytes(tokens: Sequence[int]) -> Step:
+    """The step that `span` made these tokens of, where it had none of its own."""
+    text = bytes(token for token in tokens if token < END).decode("utf-8", "replace")
+    return Step(text, done=END in tokens)
+
+
 def check(steps: Sequence[Step]) -> None:
     """Refuse log-probs that a search could not take."""
     for step in steps:

@@ -15,8 +15,8 @@ from typing import Any
 from apportion.errors import EvaluatorError, InputError, OptionError
 from apportion.evaluators.loop import run_batches
 from apportion.evaluators.requests import PRIORS, Answer, Model, Request, Step, seeds
-from apportion.evaluators.states import END, Found, State, after
-from apportion.evaluators.table import Table, states_in, states_of, step_rows, told
+from apportion.evaluators.states import Found, State, after, step_of_bytes
+from apportion.evaluators.table import Table, node_texts, states_of, step_rows, told
 from apportion.search import KINDS, Leaves, Search
 
 
@@ -243,8 +243,7 @@ class StepEvaluator:
         if hasattr(self.model, "step"):
             step: Step = self.model.step(tokens)
             return step
-        text = bytes(token for token in tokens if token < END).decode("utf-8", "replace")
-        return Step(text, done=END in tokens)
+        return step_of_bytes(tokens)
 
     def _requests(
         self, tree: int, state: State, kind: str, want: int, length: int | None, depth: int
@@ -288,12 +287,7 @@ class StepEvaluator:
 
         Steps that were proposed and not evaluated yet are among them.
         """
-        nodes = search.nodes()
-        return {
-            (tree, node): state.steps[-1].text if state.steps else prompt
-            for tree, prompt in enumerate(self.prompts)
-            for node, state in states_in(self.states, nodes, tree)
-        }
+        return node_texts(self.states, search.nodes(), self.prompts)
 
     def steps(self, search: Search, tree: int) -> list[dict[str, Any]]:
         """The evaluated nodes of a tree, a parent before its children, one dictionary each.

@@ -103,6 +103,17 @@ def states_in(
             yield node, state
 
 
+def node_texts(
+    states: Mapping[Places, State], nodes: Nodes, prompts: Sequence[str]
+) -> dict[Places, str]:
+    """See `StepEvaluator.texts`."""
+    return {
+        (tree, node): state.steps[-1].text if state.steps else prompt
+        for tree, prompt in enumerate(prompts)
+        for node, state in states_in(states, nodes, tree)
+    }
+
+
 def step_rows(states: Mapping[Places, State], table: Table, tree: int) -> list[dict[str, Any]]:
     """See `StepEvaluator.steps`."""
     nodes = table.nodes
