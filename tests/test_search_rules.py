@@ -347,6 +347,13 @@ def test_missing_columns_are_named(rule: str, answer: dict[str, Any], missing: s
     assert search.in_flight == 1, "nothing is changed"
 
 
+def test_a_huge_weight_of_priors_ends_no_search() -> None:
+    search = ap.Search(1, 999, num_simulations=40, c_puct=1e308)
+    while leaves := search.select(2):
+        search.expand(leaves, values=[0.0] * len(leaves), priors=[[0.0] * 9 + [1.0]] * len(leaves))
+    assert search.simulations[0] == 40
+
+
 def test_gumbel_recommends_an_end_that_was_closed_after_one_visit() -> None:
     search = ap.Search(1, 99, rule="gumbel", num_simulations=12, close_terminal=True)
     while leaves := search.select(1):

@@ -79,6 +79,8 @@ impl<'a> At<'a> {
     /// `unvisited` is the `q` of children without visits.
     #[inline]
     pub fn best_by_prior(&self, scale: f64, unvisited: f64) -> Option<u32> {
+        // An infinite weight would make no number of a prior of 0.
+        let scale = scale.min(1e200);
         let weights = Weights { scale, unvisited, loss: self.limits.virtual_loss };
         scan::best(self.children(), weights).map(|i| self.child(i))
     }

@@ -26,7 +26,8 @@ pub(super) fn best(children: &[Hot], weights: Weights) -> Option<usize> {
         let (place, top) = terms.top([at(0), at(1), at(2), at(3)], [at(4), at(5), at(6), at(7)]);
         best = if top > highest { children.len() - rest.len() + place } else { best };
     }
-    (best != usize::MAX).then_some(best)
+    // Were a score no number, `place` could be that of no child.
+    (best < children.len()).then_some(best)
 }
 
 /// [`Weights`], each in all places of a vector.
@@ -89,9 +90,7 @@ impl Terms {
         // The blend looks at the highest bit alone: the flag of closed nodes, moved there.
         let closed = _mm256_castsi256_pd(_mm256_slli_epi64::<16>(lasts));
         let lowest = _mm256_set1_pd(f64::NEG_INFINITY);
-        // Of two, one of which is no number, the maximum is the second.
-        let scores = _mm256_max_pd(_mm256_add_pd(q, prior), lowest);
-        _mm256_blendv_pd(scores, lowest, closed)
+        _mm256_blendv_pd(_mm256_add_pd(q, prior), lowest, closed)
     }
 }
 
