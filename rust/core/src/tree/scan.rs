@@ -73,7 +73,7 @@ mod tests {
         let weights = Weights { scale: 1.0, unvisited: 0.0, loss: None };
         for count in 0..40 {
             for odd in 0..=count {
-                let sum = |i: usize| if i % (odd + 1) == 0 { f64::NAN } else { i as f64 };
+                let sum = |i: usize| if i.is_multiple_of(odd + 1) { f64::NAN } else { i as f64 };
                 let child = |i| Hot { value_sum: sum(i), visits: 1, ..Hot::new(0.5) };
                 let children: Vec<Hot> = (0..count).map(child).collect();
                 assert!(best(&children, weights).is_none_or(|i| i < count));
