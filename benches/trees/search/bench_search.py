@@ -40,8 +40,9 @@ def bench_many_trees(
     )
 
 
-def bench_two_threads(compare: Callable[..., None]) -> None:
-    """Threads go down trees side by side; answers are taken in by one."""
+@pytest.mark.parametrize("threads", [2])
+def bench_threads(compare: Callable[..., None], threads: int) -> None:
+    """Threads go down trees and take answers in; the arrays between are made by one."""
     answers, trees, simulations, per_tree = table(8), 1024, 200, 8
 
     def search() -> ap.Search:
@@ -52,7 +53,7 @@ def bench_two_threads(compare: Callable[..., None]) -> None:
             return search()
 
     case = f"{trees:,} trees x {simulations} x 8 children, {per_tree} under way"
-    compare(case, "one thread", search, alone, threads=2)
+    compare(case, "one thread", search, alone, threads=threads)
 
 
 @pytest.mark.parametrize("per_tree", [1, 8])
