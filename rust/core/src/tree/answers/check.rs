@@ -91,8 +91,8 @@ impl Answers<'_> {
     ///
     /// # Errors
     ///
-    /// Values, rewards or scores that are not finite, or so large that sums of many are not; priors that are not finite or
-    /// negative; log-probs that are not finite or above 0.
+    /// Values, rewards or scores that are not finite, or so large that sums of many are not;
+    /// priors that are not finite or negative; log-probs that are not finite or above 0.
     pub fn numbers(&self) -> Result<()> {
         let child_scores = self.child_scores.map_or(&[][..], |s| s.values);
         for (argument, numbers) in [
