@@ -27,7 +27,8 @@ crate::rule! {
     /// from one of the children, drawn at random. Its value `V`
     /// (`apportion.search.rules.rollout_value`) is added to the child, and
     /// `decay^d * V` and one visit to the ancestor at distance `d`; the child itself gets no
-    /// visit until a rollout starts below it. A child told as an end is worth `V` as it is. A
+    /// visit until a rollout starts below it. The search's `gamma` has no part in it: leave it
+    /// at 1. A child told as an end is worth `V` as it is. A
     /// node without children is chosen once. The release stops at three right and three
     /// wrong ends or rollouts: the search's `stop_positives=3, stop_negatives=3`.
     /// GroundedPRM `pipeline/MCTS/mcts.py`: what is backed up agrees with the code; the code

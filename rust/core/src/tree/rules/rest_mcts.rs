@@ -15,8 +15,8 @@ crate::rule! {
     /// steps): `V = (1 - alpha) V + alpha v`. On the way up each node gets a visit and the
     /// mean of its visited children's `V`, weighted by their visits. A best child
     /// told as an end keeps the value that came with it. Nodes without children are visited
-    /// once and closed. ReST-MCTS* `MCTS/mcts.py`; ties go to the first child,
-    /// there to a random one. Labels:
+    /// once and closed. The search's `gamma` has no part in it: leave it at 1. ReST-MCTS*
+    /// `MCTS/mcts.py`; ties go to the first child, there to a random one. Labels:
     /// `apportion.search.rules.reward_labels`.
     "rest_mcts" {
         title: "ReST-MCTS*",
