@@ -103,7 +103,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     logged.run(answer, batch_size=4)
     logged.close()
     same(logged, ap.Search.read(tmp_path))
-    ap.Search(1, 10, rule="beam", n=np.int32(2))
+    ap.Search(1, 10, rule="beam", n=np.int32(8))
 
 
 def test_keys_may_have_all_64_bits() -> None:
