@@ -1,5 +1,6 @@
 """Run by torchrun from test_trl.py: a group that lies across processes."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,5 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    torch.distributed.barrier()
+    os._exit(0)  # gloo's threads may abort a process that ends in the usual way
